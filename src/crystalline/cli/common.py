@@ -1,0 +1,132 @@
+"""Arguments that several verbs share, and how progress of a run is shown."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from crystalline.cli.output import count, duration, size
+
+if TYPE_CHECKING:
+    from crystalline.training.loop import Trainer
+    from crystalline.training.plan import Plan
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="the run folder")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """Flags that change settings."""
+    parser.add_argument("--minutes", type=float, metavar="M", help="time to train")
+    parser.add_argument("--steps", type=int, metavar="N", help="optimizer steps to train, in all")
+    parser.add_argument("--seed", type=int, metavar="S", help="the same seed gives the same model")
+    parser.add_argument("--size", metavar="SIZE", help="1M, 2M, 4M ... 1B parameters; default: from the time")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="any setting; may be repeated"
+    )
+
+
+def overrides(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the flags of `add_training` change."""
+    from crystalline.settings import parse_assignment
+
+    values = dict(parse_assignment(text) for text in args.set)
+    flags = {
+        "training.minutes": args.minutes,
+        "training.steps": args.steps,
+        "training.seed": args.seed,
+        "model.size": args.size,
+    }
+    return {**values, **{name: value for name, value in flags.items() if value is not None}}
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """The type of a flag that takes a whole number from `least` up."""
+
+    def number(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and least <= int(text) < 2**63):
+            raise argparse.ArgumentTypeError(f"'{text}' is no whole number from {least} up")
+        return int(text)
+
+    return number
+
+
+def add_tokens(parser: argparse.ArgumentParser) -> None:
+    """-n, the length of an answer."""
+    parser.add_argument("-n", "--tokens", type=whole(1), metavar="N", help="longest answer in tokens")
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """Flags for drawing text; each defaults to the run's [generation] settings."""
+    parser.add_argument("--temperature", type=float, metavar="T", help="0: always the most likely token")
+    parser.add_argument("--top-k", type=whole(0), metavar="K", help="draw from the K most likely tokens")
+    parser.add_argument("--top-p", type=float, metavar="P", help="draw from the likeliest share P")
+    parser.add_argument("--min-p", type=float, metavar="P", help="leave out tokens under P of the best one's")
+    parser.add_argument("--repetition-penalty", type=float, metavar="R", help="above 1: repeat less")
+    parser.add_argument("--seed", type=whole(0), default=0, metavar="S", help="the same seed gives the same text")
+
+
+def plan_text(plan: Plan) -> str:
+    """The plan as a person reads it."""
+    recipe, shape, text = plan.recipe, plan.recipe.shape, plan.text
+    settings = recipe.settings
+    low_high = plan.bits_per_byte
+    expected = (
+        f"{low_high[0]:.2f} to {low_high[1]:.2f} bits per byte on held-out text"
+        if low_high
+        else "too short a run to say"
+    )
+    lines = [
+        "plan",
+        f"  text        {size(text.bytes)}, {count(text.tokens)} tokens for training, vocabulary {text.vocabulary:,}",
+        f"  model       {settings.model.size}: {count(shape.parameters)} parameters, {shape.layers} layers, "
+        f"width {shape.width}, context {shape.context}",
+        f"  training    {recipe.steps:,} steps of {count(recipe.tokens_per_step)} tokens = "
+        f"{count(plan.tokens)} tokens, {plan.epochs:.2g} times the text, {settings.optimizer.name}, "
+        f"{settings.training.precision}, seed {settings.training.seed}",
+        f"  time        {duration(plan.seconds)} on this machine",
+        f"  memory      {size(plan.memory)}, {size(plan.disk)} on disk",
+        f"  expected    {expected}",
+    ]
+    if plan.epochs > 20:
+        lines.append("  note        the text is short for this much training: it will be learned by heart")
+    return "\n".join(lines)
+
+
+class Progress:
+    """One line about the latest step: rewritten in a terminal, now and then in a log.
+
+    Called after each step with the trainer and the step's facts.
+    """
+
+    SECONDS_IN_LOG = 15.0
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet, self.live = quiet, sys.stderr.isatty()
+        self._spoken = 0.0
+        self._pace: float | None = None  # seconds a step takes, smoothed
+
+    def __call__(self, trainer: Trainer, facts: dict[str, float]) -> None:
+        pace = facts["seconds"]
+        self._pace = pace if self._pace is None else 0.9 * self._pace + 0.1 * pace
+        steps, step = trainer.recipe.steps, int(facts["step"])
+        now = time.monotonic()
+        due = now - self._spoken >= (0.5 if self.live else self.SECONDS_IN_LOG)
+        if self.quiet or not (due or step in (1, steps)):
+            return
+        self._spoken = now
+        line = (
+            f"step {step:,}/{steps:,}  loss {facts['loss']:.3f}  "
+            f"{count(trainer.recipe.tokens_per_step / self._pace)} tokens/s  "
+            f"{duration((steps - step) * self._pace)} left"
+        )
+        end = "\n" if not self.live or step == steps else ""
+        print(f"{chr(13) + chr(27) + '[K' if self.live else ''}{line}", end=end, file=sys.stderr, flush=True)

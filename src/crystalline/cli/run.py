@@ -1,0 +1,44 @@
+"""`cllm run`: whatever is missing, from text to trained model. `cllm train` is the same with its own examples."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from crystalline.cli import common
+from crystalline.errors import EXIT_OK
+
+EXAMPLES = """example:
+  cllm run my-model                  plan it, then train
+  cllm run my-model --minutes 10     train for ten minutes
+  cllm run my-model                  again: continues, or says that it is done"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    common.add_run(parser)
+    common.add_training(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from crystalline.pipeline import runner
+    from crystalline.training.loop import Trainer
+    from crystalline.training.plan import Plan
+
+    steps_done = 0
+    progress = common.Progress(args.quiet)
+
+    def on_step(trainer: Trainer, facts: dict[str, float]) -> None:
+        nonlocal steps_done
+        steps_done += 1
+        progress(trainer, facts)
+
+    def on_plan(plan: Plan) -> None:
+        if not args.quiet:
+            print(common.plan_text(plan), file=sys.stderr, flush=True)
+
+    trainer = runner.run(args.run, common.overrides(args), on_plan, on_step)
+    if not args.quiet:
+        state = "trained" if steps_done else "done already: trained"
+        print(f"{args.run} is {state} to step {trainer.step:,}")
+        print(f"next: cllm chat {args.run}")
+    return EXIT_OK

@@ -1,0 +1,1 @@
+"""From files to clean, traceable text: documents, cleaning, split, shards."""

@@ -1,0 +1,1 @@
+"""The network, its objective, and drawing text from it."""

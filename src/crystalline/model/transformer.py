@@ -1,0 +1,231 @@
+"""The network: a decoder-only transformer whose token embedding is built from prime factors.
+
+Its form is Qwen3's (RMSNorm, rotary positions, query/key norm, SwiGLU, grouped queries, tied head), so a trained
+network is a Qwen3 checkpoint once its embedding is folded (`Transformer.folded_embedding`).
+
+Letters in shapes: B batch, T time, D width, H heads, K key/value heads, W head width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crystalline.model.shape import Shape
+
+IGNORE = -100  # a target that is not predicted (padding)
+
+
+class FactorEmbedding(nn.Module):
+    """Token vectors: each token's own vector plus the vectors of the prime factors it shares with others.
+
+    "run", " Running" and "runs" share their root's vector, " Running" and " The" those of the space and the
+    capital, so what is learned of one helps the others. Factors start at zero: training starts exactly at
+    the plain embedding.
+
+    factor_bags: (indices, offsets) as `TokenCodes.bags` gives them, or None for a plain embedding.
+    """
+
+    indices: Tensor
+    offsets: Tensor
+
+    def __init__(self, shape: Shape, factor_bags: tuple[np.ndarray, np.ndarray] | None) -> None:
+        super().__init__()
+        self.scale = shape.factor_scale
+        self.own = nn.Parameter(torch.empty(shape.vocabulary, shape.width))
+        self.factors: nn.Parameter | None = None
+        if shape.factors and factor_bags is not None:
+            indices, offsets = factor_bags
+            self.factors = nn.Parameter(torch.empty(shape.factors, shape.width))
+            self.register_buffer("indices", torch.from_numpy(indices), persistent=False)
+            self.register_buffer("offsets", torch.from_numpy(offsets), persistent=False)
+
+    def table(self) -> Tensor:
+        """(V, D): the vectors of all tokens, for input and head alike."""
+        if self.factors is None:
+            return self.own
+        shared = F.embedding_bag(
+            self.indices, self.factors, self.offsets, mode="sum", include_last_offset=True
+        )  # fmt: skip
+        return self.own + self.scale * shared
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * gain over the last dimension (Zhang & Sennrich 2019, arXiv 1910.07467), in fp32."""
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.empty(width))
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), self.gain.shape, self.gain, self.epsilon)
+
+
+class KVCache:
+    """Keys and values of the tokens so far, (layers, 2, B, K, context, W). `length` tokens are filled."""
+
+    def __init__(self, shape: Shape, batch: int, dtype: torch.dtype) -> None:
+        size = (shape.layers, 2, batch, shape.kv_heads, shape.context, shape.head_width)
+        self.memory = torch.zeros(size, dtype=dtype)
+        self.length = 0
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store (B, K, T, W) keys and values of new tokens; return those of all tokens so far."""
+        end = self.length + keys.shape[2]
+        store = self.memory[layer, :, :, :, :end]
+        store[0, :, :, self.length :] = keys
+        store[1, :, :, self.length :] = values
+        return store[0], store[1]
+
+
+class Attention(nn.Module):
+    """Causal self-attention with normed queries and keys, rotary positions and grouped queries."""
+
+    def __init__(self, shape: Shape, layer: int) -> None:
+        super().__init__()
+        self.shape, self.layer = shape, layer
+        rows = (shape.heads + 2 * shape.kv_heads) * shape.head_width
+        # Queries, keys and values in one matrix: one product instead of three. The optimizer takes them apart.
+        self.qkv = nn.Parameter(torch.empty(rows, shape.width))
+        self.output = nn.Parameter(torch.empty(shape.width, shape.heads * shape.head_width))
+        self.query_norm = RMSNorm(shape.head_width, shape.norm_epsilon)
+        self.key_norm = RMSNorm(shape.head_width, shape.norm_epsilon)
+
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], cache: KVCache | None) -> Tensor:
+        s, (batch, time) = self.shape, x.shape[:2]
+        heads = F.linear(x, self.qkv.to(x.dtype)).view(batch, time, -1, s.head_width).transpose(1, 2)
+        q, k, v = heads.split((s.heads, s.kv_heads, s.kv_heads), dim=1)  # (B, H or K, T, W)
+        q = rotate(self.query_norm(q), rotary).to(x.dtype)
+        k = rotate(self.key_norm(k), rotary).to(x.dtype)
+        if cache is not None:
+            k, v = cache.append(self.layer, k, v)
+        if s.heads != s.kv_heads:
+            k = k.repeat_interleave(s.heads // s.kv_heads, dim=1)
+            v = v.repeat_interleave(s.heads // s.kv_heads, dim=1)
+        # With a cache new tokens come one at a time (all keys are the past) or first (the usual triangle).
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=time > 1)
+        return F.linear(out.transpose(1, 2).reshape(batch, time, -1), self.output.to(x.dtype))
+
+
+class FeedForward(nn.Module):
+    """down(silu(gate x) * up x) (SwiGLU)."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.gate_up = nn.Parameter(torch.empty(2 * shape.hidden, shape.width))
+        self.down = nn.Parameter(torch.empty(shape.width, shape.hidden))
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = F.linear(x, self.gate_up.to(x.dtype)).chunk(2, dim=-1)
+        return F.linear(F.silu(gate) * up, self.down.to(x.dtype))
+
+
+class Block(nn.Module):
+    """One layer: x + attention(norm x), then x + feed_forward(norm x)."""
+
+    def __init__(self, shape: Shape, layer: int) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(shape.width, shape.norm_epsilon)
+        self.attention = Attention(shape, layer)
+        self.feed_forward_norm = RMSNorm(shape.width, shape.norm_epsilon)
+        self.feed_forward = FeedForward(shape)
+
+    def forward(self, x: Tensor, dtype: torch.dtype, rotary: tuple[Tensor, Tensor], cache: KVCache | None) -> Tensor:
+        x = x + self.attention(self.attention_norm(x).to(dtype), rotary, cache)
+        return x + self.feed_forward(self.feed_forward_norm(x).to(dtype))
+
+
+class Transformer(nn.Module):
+    """The whole network. Weights, norms and the residual stream are fp32; products run in `dtype`.
+
+    shape: sizes.
+    factor_bags: from `TokenCodes.bags`; None for a plain embedding (then shape.factors must be 0).
+    dtype: torch.float32, or torch.bfloat16 where the processor has it.
+    """
+
+    cosine: Tensor
+    sine: Tensor
+
+    def __init__(
+        self,
+        shape: Shape,
+        factor_bags: tuple[np.ndarray, np.ndarray] | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.shape, self.dtype = shape, dtype
+        self.embedding = FactorEmbedding(shape, factor_bags)
+        self.blocks = nn.ModuleList(Block(shape, layer) for layer in range(shape.layers))
+        self.final_norm = RMSNorm(shape.width, shape.norm_epsilon)
+        cosine, sine = rotary_table(shape)
+        self.register_buffer("cosine", cosine, persistent=False)
+        self.register_buffer("sine", sine, persistent=False)
+
+    @torch.no_grad()
+    def initialize(self, seed: int) -> None:
+        """Draw starting weights: a pure function of the seed.
+
+        Matrices that write into the residual stream start at zero, so every block starts as the identity
+        (as in modded-nanogpt and nanochat); the others have variance 1 / inputs. The embedding is small
+        enough that the tied head starts at a uniform prediction, loss = ln V.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        for name, weight in self.named_parameters():
+            if name.endswith("gain"):
+                weight.fill_(1.0)
+            elif name.endswith(("output", "down", "factors")):
+                weight.zero_()
+            elif name.endswith("own"):
+                weight.normal_(0.0, min(0.02, 3.0 / self.shape.width), generator=generator)
+            else:
+                weight.normal_(0.0, self.shape.width**-0.5, generator=generator)
+
+    def hidden(self, tokens: Tensor, table: Tensor, cache: KVCache | None = None) -> Tensor:
+        """(B, T) tokens -> (B, T, D) final vectors. `table` is `embedding.table()`, made once by the caller."""
+        start = cache.length if cache is not None else 0
+        time = tokens.shape[1]
+        rotary = self.cosine[start : start + time], self.sine[start : start + time]
+        x = F.embedding(tokens, table)
+        for block in self.blocks:
+            x = block(x, self.dtype, rotary, cache)
+        if cache is not None:
+            cache.length += time
+        final: Tensor = self.final_norm(x)
+        return final.to(self.dtype)
+
+    def forward(self, tokens: Tensor, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
+        """(B, T) tokens -> (B, T, V) logits in fp32; with `last_only` (B, 1, V), those after the last token."""
+        table = self.embedding.table()
+        x = self.hidden(tokens, table, cache)
+        return F.linear(x[:, -1:] if last_only else x, table.to(self.dtype)).float()
+
+    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Sum of -ln p(target) over all targets that are not IGNORE, in nats, fp32.
+
+        tokens, targets: (B, T).
+        """
+        logits = self.forward(tokens)
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum")
+
+    @torch.no_grad()
+    def folded_embedding(self) -> Tensor:
+        """(V, D): the factor sum as one plain table, which is all that another runtime needs."""
+        return self.embedding.table().clone()
+
+
+def rotary_table(shape: Shape) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of position times frequency, (context, W) each (Su et al. 2021, arXiv 2104.09864)."""
+    exponents = torch.arange(0, shape.head_width, 2, dtype=torch.float64) / shape.head_width
+    angles = torch.outer(torch.arange(shape.context, dtype=torch.float64), shape.rope_base**-exponents)
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos().float(), angles.sin().float()
+
+
+def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn each pair (x[i], x[i + W/2]) of a head by its position's angle. x: (B, H, T, W)."""
+    cosine, sine = rotary
+    first, second = x.chunk(2, dim=-1)
+    return x * cosine + torch.cat((-second, first), dim=-1) * sine

@@ -1,0 +1,95 @@
+"""What this machine and installation can do, and what to mend."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+LIBRARIES = ("torch", "numpy", "tokenizers", "safetensors", "pydantic", "charset-normalizer", "python-flint")
+MODULES = {"charset-normalizer": "charset_normalizer", "python-flint": "flint"}
+LEAST_DISK = 2e9  # bytes: text, shards and checkpoints of a small model
+LEAST_MEMORY = 2e9
+
+
+@dataclass(frozen=True)
+class Finding:
+    """ok: False when something will not work. advice: the fix, or what would be better; "" when all is well."""
+
+    subject: str
+    ok: bool
+    found: str
+    advice: str = ""
+
+
+def examine() -> list[Finding]:
+    """Look at everything. Takes a few seconds: libraries are really imported."""
+    return [
+        _python(),
+        *(_library(name) for name in LIBRARIES),
+        _precision(),
+        _cores(),
+        _memory(),
+        _disk(),
+        _writing(),
+    ]
+
+
+def _python() -> Finding:
+    ok = sys.version_info >= (3, 11)
+    return Finding("python", ok, platform.python_version(), "" if ok else "use Python 3.11 or newer")
+
+
+def _library(name: str) -> Finding:
+    try:
+        importlib.import_module(MODULES.get(name, name))
+        return Finding(name, True, metadata.version(name))
+    except Exception as error:  # a library may fail to load in any way (missing file, wrong processor)
+        return Finding(name, False, f"does not load: {error}", f"pip install --force-reinstall {name}")
+
+
+def _precision() -> Finding:
+    try:
+        from crystalline.training.recipe import has_bf16, machine
+    except Exception as error:  # without torch, whose own line above says more
+        return Finding("precision", False, f"not known: {error}", "mend the libraries above first")
+    capability = machine()["capability"]
+    if has_bf16():
+        return Finding("precision", True, f"bf16 products ({capability})")
+    return Finding("precision", True, f"fp32 products ({capability}); this processor has no bf16, training is slower")
+
+
+def _cores() -> Finding:
+    return Finding("cores", True, str(len(os.sched_getaffinity(0))))
+
+
+def _memory() -> Finding:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    ok = total >= LEAST_MEMORY
+    return Finding("memory", ok, f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free", "" if ok else "2 GB are needed")
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(Path.cwd()).free
+    ok = free >= LEAST_DISK
+    return Finding(
+        "disk",
+        ok,
+        f"{free / 1e9:.1f} GB free in {Path.cwd()}",
+        "" if ok else "free at least 2 GB, or work elsewhere",
+    )
+
+
+def _writing() -> Finding:
+    try:
+        with tempfile.NamedTemporaryFile(dir=Path.cwd()):
+            return Finding("writing", True, f"{Path.cwd()} can be written")
+    except OSError as error:
+        return Finding("writing", False, str(error), "work in a folder that you may write to")

@@ -1,0 +1,1 @@
+"""Runs the stages in order, skips what is done, tells what is planned."""

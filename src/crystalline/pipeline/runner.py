@@ -1,0 +1,269 @@
+"""Runs the stages of a run in order, and only those that are missing: corpus, tokenizer, shards, codes, training.
+
+Each stage has a key made from everything its result depends on. The keys of finished stages stand in `stages.json`;
+a stage whose key is there and whose folder is whole is skipped. Once training has begun the text is fixed: new
+text needs a new run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crystalline.corpus import shards
+from crystalline.corpus.stage import build as build_corpus
+from crystalline.corpus.stage import iterate, source_fingerprint
+from crystalline.errors import UserError
+from crystalline.evaluation.held_out import held_out_score
+from crystalline.events import EventLog
+from crystalline.model import store
+from crystalline.run_folder import RunFolder, damage, new_folder, read_json, reporting_os_errors, seal, write_json
+from crystalline.settings import Settings, load, to_toml
+from crystalline.tokens.codes import TokenCodes
+from crystalline.tokens.stream import TokenStream
+from crystalline.tokens.tokenizer import Tokenizer, choose_vocabulary_size
+from crystalline.training.loop import Trainer
+from crystalline.training.plan import Plan, TextFacts, make_plan
+from crystalline.training.recipe import FIXED, Recipe, check_same
+
+log = logging.getLogger("crystalline")
+STAGES_VERSION = 1  # raised when a stage's result changes for the same inputs
+
+
+def new(root: str | Path, sources: list[str], **overrides: Any) -> RunFolder:
+    """Make a run folder for the text in `sources`.
+
+    overrides: "section.key" -> value, written to the folder's crystalline.toml.
+    Raises UserError when a source does not exist or the folder is taken.
+    """
+    paths = [Path(source).expanduser() for source in sources]
+    missing = [str(path) for path in paths if not path.exists()]
+    if missing:
+        raise UserError(
+            f"could not make the run {root}",
+            f"there is no file or folder {', '.join(missing)}",
+            "give the path of a folder or file with text after --from",
+        )
+    absolute = [str(path.resolve()) for path in paths]
+    if any(not name.isprintable() for name in absolute):
+        raise UserError(
+            f"could not make the run {root}",
+            f"a path cannot be written to its settings: {', '.join(map(ascii, absolute))}",
+            "rename it: without control characters, and in UTF-8",
+        )
+    settings = load(None, {}, {"corpus.source": absolute, **overrides})
+    run = RunFolder.create(root, to_toml(settings))
+    with EventLog(run.events) as events:
+        events.write("run.created", sources=absolute)
+    return run
+
+
+def settings_of(run: RunFolder, overrides: dict[str, Any] | None = None) -> Settings:
+    """The run's settings: its file, the environment, and the flags of this command over both."""
+    return load(run.settings, overrides=overrides)
+
+
+# --- from text to shards ------------------------------------------------------------------------------
+
+
+def prepare(run: RunFolder, settings: Settings, events: EventLog) -> TextFacts:
+    """Do what is missing before training can start. The caller holds the run's lock."""
+    if store.newest_whole(run) is not None:
+        _warn_of_new_text(run, settings)
+        return text_facts(run)
+    done: dict[str, str] = read_json(run.root / "stages.json") if (run.root / "stages.json").exists() else {}
+
+    def stage(name: str, result: Path, inputs: object, work: Callable[[], dict[str, Any]]) -> str:
+        key = hashlib.sha256(json.dumps([STAGES_VERSION, name, inputs]).encode()).hexdigest()
+        folder = result if result.is_dir() else result.parent
+        if done.get(name) == key and result.exists() and not damage(folder):
+            log.debug("%s: nothing to do", name)
+            return key
+        events.write("stage.started", stage=name)
+        facts = work()
+        done[name] = key
+        with reporting_os_errors(f"write to {run.root}"):
+            write_json(run.root / "stages.json", done)
+        events.write("stage.finished", stage=name, **facts)
+        return key
+
+    key = stage("corpus", run.corpus, source_fingerprint(settings.corpus), lambda: _corpus(run, settings))
+    wanted = settings.tokenizer.model_dump()
+    key = stage("tokenizer", run.tokenizer, [key, wanted], lambda: _tokenizer(run, settings))
+    key = stage("shards", run.shards, key, lambda: _shards(run))
+    stage("codes", run.tokenizer / CODES, key, lambda: _codes(run))
+    return text_facts(run)
+
+
+def _corpus(run: RunFolder, settings: Settings) -> dict[str, Any]:
+    report = build_corpus(settings, run, lambda text: log.debug("corpus: %s", text))
+    log.info("text: %s", _summary(report))
+    return {"report": report}
+
+
+def _summary(report: dict[str, Any]) -> str:
+    files, documents, size = report["files"], report["documents"], report["bytes"]
+    parts = [f"{size['kept'] / 1e6:,.2f} MB in {documents['kept']:,} documents from {files['read']:,} files"]
+    removed = {k: v for k, v in documents["removed"].items() if v}
+    skipped = {reason: found["count"] for reason, found in files["skipped"].items()}
+    parts += [f"{count:,} {reason} documents removed" for reason, count in removed.items()]
+    parts += [f"{count:,} files skipped ({reason})" for reason, count in skipped.items()]
+    return ", ".join(parts)
+
+
+def _tokenizer(run: RunFolder, settings: Settings) -> dict[str, Any]:
+    wanted = settings.tokenizer.vocabulary_size
+    size = wanted or choose_vocabulary_size(read_json(run.corpus / "report.json")["bytes"]["train"])
+    texts = (document.text for document in iterate(run, "train"))
+    tokenizer = Tokenizer.train(texts, size, settings.tokenizer.min_frequency)
+    with reporting_os_errors(f"write the tokenizer in {run.tokenizer}"), new_folder(run.tokenizer) as folder:
+        tokenizer.save(folder)
+    if tokenizer.vocabulary_size < (wanted or 0):
+        log.warning(
+            "the text supports a vocabulary of %s tokens, not the %s asked for",
+            tokenizer.vocabulary_size,
+            wanted,
+        )
+    return {"vocabulary": tokenizer.vocabulary_size, "asked": size}
+
+
+def _shards(run: RunFolder) -> dict[str, Any]:
+    index = shards.build(run, Tokenizer.load(run.tokenizer), lambda text: log.debug("shards: %s", text))
+    return {name: {k: split[k] for k in ("tokens", "bytes")} for name, split in index["splits"].items()}
+
+
+def _codes(run: RunFolder) -> dict[str, Any]:
+    counts = np.load(run.shards / "counts.npy")
+    codes = TokenCodes.build(Tokenizer.load(run.tokenizer), counts.tolist())
+    with reporting_os_errors(f"write the token codes in {run.tokenizer}"):
+        codes.save(run.tokenizer)
+        seal(run.tokenizer)
+    return {"shared_factors": codes.factor_count}
+
+
+def text_facts(run: RunFolder) -> TextFacts:
+    """What the finished stages say about the text."""
+    stream = TokenStream(run.shards, "train")
+    codes = TokenCodes.load(run.tokenizer)
+    tokenizer = Tokenizer.load(run.tokenizer)
+    return TextFacts(
+        tokens=len(stream),
+        bytes=stream.bytes,
+        vocabulary=tokenizer.vocabulary_size,
+        factors=codes.factor_count,
+        exact=True,
+        identity={"tokenizer": tokenizer.fingerprint, "tokens": len(stream), "bytes": stream.bytes},
+    )
+
+
+def _warn_of_new_text(run: RunFolder, settings: Settings) -> None:
+    try:
+        same = read_json(run.corpus / "report.json")["fingerprint"] == source_fingerprint(settings.corpus)
+    except UserError as error:  # training does not need the source any more
+        log.warning("the text of this run is used as it was read; its source cannot be looked at: %s", error.why)
+        return
+    if not same:
+        log.warning(
+            "the source folder has changed since this run began; it goes on with the text it has read "
+            "(make a new run to train on the new text)"
+        )
+
+
+# --- training -------------------------------------------------------------------------------------------
+
+
+def plan(root: str | Path, overrides: dict[str, Any] | None = None) -> Plan:
+    """What the run will take. Reads the text if that was not done yet; trains nothing."""
+    run = RunFolder.open(root)
+    settings = settings_of(run, overrides)
+    with run.lock(), EventLog(run.events) as events:
+        return make_plan(settings, prepare(run, settings, events))
+
+
+def run(
+    root: str | Path,
+    overrides: dict[str, Any] | None = None,
+    on_plan: Callable[[Plan], None] = lambda _: None,
+    on_step: Callable[[Trainer, dict[str, float]], None] = lambda *_: None,
+) -> Trainer:
+    """Do whatever is missing, from text to trained model; returns the finished trainer.
+
+    on_plan is called before training starts for the first time, on_step after each step.
+    """
+    folder = RunFolder.open(root)
+    settings = settings_of(folder, overrides)
+    with folder.lock(), EventLog(folder.events) as events:
+        text = prepare(folder, settings, events)
+        recipe = _recipe(folder, settings, text, on_plan, events)
+        trainer = Trainer(folder, recipe)
+        trainer.resume()
+        if trainer.step < recipe.steps:
+            events.write("training.started", step=trainer.step, steps=recipe.steps)
+            log.info("training from step %d to %d", trainer.step, recipe.steps)
+            trainer.train(events, lambda facts: on_step(trainer, facts))
+            events.write("training.finished", step=trainer.step)
+    return trainer
+
+
+train = run  # `cllm train` is the same work with more flags; earlier stages are prerequisites
+
+
+def _recipe(
+    run: RunFolder, settings: Settings, text: TextFacts, on_plan: Callable[[Plan], None], events: EventLog
+) -> Recipe:
+    """The recipe that was settled when this run began, or a new one.
+
+    Before the first checkpoint other settings simply make another recipe; after it they are an error.
+    """
+    asked = settings.model_dump(include=set(FIXED))
+    if run.recipe.exists():
+        saved = read_json(run.recipe)
+        if store.newest_whole(run) is not None:
+            recipe = Recipe.from_json(saved)
+            check_same(recipe, settings)
+            return _with_length(run, recipe, settings)
+        if saved["asked"] == asked and saved["text"] == text.identity:
+            return Recipe.from_json(saved)
+    made = make_plan(settings, text)
+    on_plan(made)
+    events.write("training.planned", recipe=made.recipe.to_json(), seconds=made.seconds, memory=made.memory)
+    with reporting_os_errors(f"write to {run.root}"):
+        write_json(run.recipe, made.recipe.to_json() | {"asked": asked})
+    return made.recipe
+
+
+def _with_length(run: RunFolder, recipe: Recipe, settings: Settings) -> Recipe:
+    """The recipe with the number of steps that is asked for now, if one is."""
+    steps = settings.training.steps
+    if steps is None or steps == recipe.steps:
+        return recipe
+    longer = recipe.settings.model_copy(deep=True)
+    longer.training.steps = steps
+    changed = Recipe(longer, recipe.shape, recipe.text)
+    log.warning(
+        "the length of this run changes from %d to %d steps; the learning rate follows the new length from here on",
+        recipe.steps,
+        steps,
+    )
+    with reporting_os_errors(f"write to {run.root}"):
+        write_json(run.recipe, read_json(run.recipe) | changed.to_json())
+    return changed
+
+
+# --- measuring ------------------------------------------------------------------------------------------
+
+
+def evaluate(root: str | Path) -> dict[str, Any]:
+    """Cross-entropy, perplexity and bits per byte of the run's newest model on all of its held-out text."""
+    folder = RunFolder.open(root)
+    result = held_out_score(folder, store.find(folder.root))
+    with reporting_os_errors(f"write to {folder.evaluation}"):
+        folder.evaluation.mkdir(exist_ok=True)
+        write_json(folder.evaluation / f"{result['checkpoint']}.json", result)
+    return result

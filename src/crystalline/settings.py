@@ -1,0 +1,318 @@
+"""The settings of a run: what can be set, within which limits, and where a value came from.
+
+One TOML file per run (`crystalline.toml`), over it the environment (`CLLM_TRAINING_SEED=7`), over that the
+flags of the command (`--seed 7`, `--set training.seed=7`). All problems are reported at once, each with the place
+it came from and the nearest valid name. A setting that is absent, or "auto", is chosen by the program from
+the text and the machine; `cllm plan` shows the choice.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from crystalline.errors import EXIT_USAGE, UserError, from_os_error, suggest
+
+ENVIRONMENT_PREFIX = "CLLM_"
+# Variables with the prefix that are no settings.
+ENVIRONMENT_OTHER = {"CLLM_LOG_LEVEL", "CLLM_RUN"}
+
+
+def _auto_is_none(value: Any) -> Any:
+    return None if value == "auto" else value
+
+
+# "auto" in a file or flag means "choose for me", which is None in the code.
+AutoInt = Annotated[int | None, BeforeValidator(_auto_is_none)]
+AutoFloat = Annotated[float | None, BeforeValidator(_auto_is_none)]
+AutoStr = Annotated[str | None, BeforeValidator(_auto_is_none)]
+
+
+class Section(BaseModel):
+    """A table of the settings file; unknown names are errors."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False, strict=True)
+
+
+class Corpus(Section):
+    """Where the text comes from and how it is divided."""
+
+    source: list[str] = Field([], description="folders and files with text")
+    exclude: list[str] = Field([], description="names or patterns to leave out, such as '*.min.js'")
+    held_out: float = Field(0.05, gt=0, le=0.5, description="share of the documents kept apart to measure on")
+    section_bytes: int = Field(
+        65536, ge=1024, le=16_777_216, description="longer files are cut into documents of this size"
+    )
+
+
+class Tokenizer(Section):
+    """How text is cut into tokens."""
+
+    vocabulary_size: AutoInt = Field(
+        None, ge=300, le=200_000, description="number of tokens; auto: from the amount of text"
+    )
+    min_frequency: int = Field(2, ge=1, description="how often a pair must occur to become a token")
+
+
+class Model(Section):
+    """The shape of the network. `size` sets the rest; each can be set by itself."""
+
+    size: str = Field("auto", description="1M, 2M, 4M, 8M, 16M, 30M, 60M, 125M, 350M, 1B; auto: from the time")
+    layers: AutoInt = Field(None, ge=1, le=200, description="transformer blocks")
+    width: AutoInt = Field(None, ge=16, le=16384, description="size of the residual stream")
+    heads: AutoInt = Field(None, ge=1, le=256, description="attention heads for queries")
+    kv_heads: AutoInt = Field(None, ge=1, le=256, description="attention heads for keys and values")
+    head_width: AutoInt = Field(None, ge=8, le=512, description="size of one attention head, even")
+    hidden: AutoInt = Field(None, ge=16, le=65536, description="inner size of the feed-forward part")
+    context: AutoInt = Field(None, ge=8, le=131_072, description="tokens the model sees at once")
+    rope_base: float = Field(10_000.0, gt=1, description="base of the rotary position frequencies")
+    factor_scale: float = Field(
+        1.0, ge=0, le=10, description="weight of the prime-factor vectors in an embedding; 0: plain"
+    )
+
+
+class Training(Section):
+    """How long to train, on what grain, and how often to look."""
+
+    seed: int = Field(0, ge=0, lt=2**63, description="the same seed gives the same model")
+    steps: AutoInt = Field(None, ge=1, description="optimizer steps in all")
+    minutes: AutoFloat = Field(
+        None, gt=0, description="time to spend, made into steps by a short probe when training starts"
+    )
+    epochs: AutoFloat = Field(None, gt=0, description="passes over the training text")
+    positions: Literal[12, 144] = Field(
+        12, description="independent micro-batches of a step; their gradients are summed exactly"
+    )
+    micro_batch: AutoInt = Field(None, ge=1, le=4096, description="sequences in one position")
+    accumulation: int = Field(1, ge=1, le=4096, description="micro-batches in one position")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="of the products; weights are always kept in fp32"
+    )
+    evaluate_every: AutoInt = Field(None, ge=1, description="steps between evaluations")
+    evaluate_tokens: int = Field(65_536, ge=256, description="held-out tokens in each of them")
+    sample_every: AutoInt = Field(None, ge=1, description="steps between samples")
+    sample_prompt: AutoStr = Field(None, description="how samples begin; auto: from held-out text")
+
+
+class Optimizer(Section):
+    """How weights change."""
+
+    name: Literal["muon", "adamw", "sgd"] = Field(
+        "muon", description="for the matrices inside the blocks; the rest uses AdamW (or SGD)"
+    )
+    learning_rate: AutoFloat = Field(None, gt=0, le=100, description="peak rate of the matrices")
+    embedding_learning_rate: AutoFloat = Field(
+        None, gt=0, le=100, description="peak rate of the embeddings and gains"
+    )
+    momentum: float = Field(0.95, ge=0, lt=1, description="of Muon and SGD")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW, average of the gradient")
+    beta2: float = Field(0.95, ge=0, lt=1, description="AdamW, average of its square")
+    epsilon: float = Field(1e-8, gt=0, description="AdamW, added to the divisor")
+    weight_decay: float = Field(0.1, ge=0, le=10, description="on matrices")
+    clip_norm: float = Field(1.0, ge=0, description="largest gradient norm; 0: no clipping")
+
+
+class Scheduler(Section):
+    """How the learning rate moves over the run."""
+
+    name: Literal["linear", "cosine", "constant"] = Field("linear", description="shape of the cool-down")
+    warmup: float = Field(0.02, ge=0, le=0.9, description="share of the steps spent rising from 0")
+    cooldown: float = Field(0.5, ge=0, le=1, description="share of the steps spent falling to the minimum rate")
+    minimum: float = Field(0.0, ge=0, le=1, description="lowest rate, as a share of the peak")
+
+
+class Checkpointing(Section):
+    """When the work is saved."""
+
+    every_minutes: float = Field(1.0, gt=0, description="time between checkpoints")
+    every_steps: AutoInt = Field(None, ge=1, description="steps between checkpoints, if set")
+    keep: int = Field(3, ge=2, le=1000, description="how many checkpoints stay on disk")
+
+
+class Generation(Section):
+    """How the model continues a text, unless a flag says otherwise."""
+
+    max_tokens: int = Field(200, ge=1, description="longest answer")
+    temperature: float = Field(0.8, ge=0, le=10, description="0: always the most likely token")
+    top_k: int = Field(0, ge=0, description="draw from the k most likely tokens; 0: all")
+    top_p: float = Field(0.95, gt=0, le=1, description="draw from the smallest set of this probability")
+    min_p: float = Field(0.0, ge=0, le=1, description="leave out tokens under this share of the best")
+    repetition_penalty: float = Field(1.0, ge=0.1, le=10, description="above 1: repeat less")
+
+
+class Settings(Section):
+    """All sections."""
+
+    corpus: Corpus = Corpus()
+    tokenizer: Tokenizer = Tokenizer()
+    model: Model = Model()
+    training: Training = Training()
+    optimizer: Optimizer = Optimizer()
+    scheduler: Scheduler = Scheduler()
+    checkpointing: Checkpointing = Checkpointing()
+    generation: Generation = Generation()
+
+
+def load(
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Settings:
+    """The settings of a run: file < environment < overrides.
+
+    file: a TOML file, or None for the defaults.
+    environment: by default this process's.
+    overrides: {"section.key": value}, from flags. A None value is no override.
+    Raises UserError (exit code 2) that lists every problem.
+    """
+    values: dict[str, dict[str, Any]] = {}
+    origin: dict[str, str] = {}
+    problems: list[str] = []
+    if file is not None:
+        for section, table in _read_toml(file).items():
+            if not isinstance(table, dict):
+                problems.append(f"{file}: '{section}' must stand in a [section]")
+                continue
+            for key, value in table.items():
+                _put(values, origin, f"{section}.{key}", value, str(file))
+    environment = os.environ if environment is None else environment
+    for variable, text in sorted(environment.items()):
+        if variable.startswith(ENVIRONMENT_PREFIX) and variable not in ENVIRONMENT_OTHER:
+            section, _, key = variable[len(ENVIRONMENT_PREFIX) :].lower().partition("_")
+            _put(values, origin, f"{section}.{key}", _parse(text), f"environment {variable}")
+    for name, value in (overrides or {}).items():
+        if value is not None:
+            _put(values, origin, name, value, "the command line")
+    problems += _unknown_names(values, origin)
+    try:
+        settings = Settings.model_validate(_known(values))
+        if not problems:
+            return settings
+    except ValidationError as error:
+        for item in error.errors():
+            name = ".".join(str(part) for part in item["loc"][:2])
+            problems.append(f"{origin.get(name, name)}: {name} = {item['input']!r}: {item['msg']}")
+    raise UserError(
+        "the settings cannot be used",
+        "".join(f"\n    - {problem}" for problem in problems),
+        "correct these, then give the same command again",
+        EXIT_USAGE,
+    )
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """("section.key", value) of a `--set section.key=value` flag."""
+    name, equals, value = text.partition("=")
+    if not equals or "." not in name:
+        raise UserError(
+            f"could not read --set {text}",
+            "it has not the form section.key=value",
+            "for example: --set training.seed=7",
+            EXIT_USAGE,
+        )
+    return name.strip(), _parse(value.strip())
+
+
+def to_toml(settings: Settings) -> str:
+    """The settings that differ from the defaults, as the text of a TOML file."""
+    import json
+
+    lines: list[str] = []
+    for section, table in settings.model_dump(exclude_defaults=True).items():
+        lines.append(f"[{section}]")
+        for key, value in table.items():
+            # JSON's strings, numbers, booleans and arrays of strings are valid TOML as they are.
+            lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def describe() -> list[tuple[str, str, str, str]]:
+    """(name, default, limits, meaning) of every setting, for the reference and for help."""
+    rows = []
+    for section, field in Settings.model_fields.items():
+        assert isinstance(field.annotation, type)
+        assert issubclass(field.annotation, Section)
+        for key, info in field.annotation.model_fields.items():
+            signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+            limits = [
+                f"{sign} {getattr(rule, name)}"
+                for rule in info.metadata
+                for name, sign in signs.items()
+                if hasattr(rule, name)
+            ]
+            choices = getattr(info.annotation, "__args__", ())
+            if choices and all(isinstance(c, str | int) for c in choices):
+                limits = [" or ".join(str(c) for c in choices)]
+            default = "auto" if info.default is None else str(info.default)
+            rows.append((f"{section}.{key}", default, ", ".join(limits), info.description or ""))
+    return rows
+
+
+def _put(values: dict[str, dict[str, Any]], origin: dict[str, str], name: str, value: Any, where: str) -> None:
+    section, _, key = name.partition(".")
+    values.setdefault(section, {})[key] = value
+    origin[name] = where
+
+
+def _names() -> dict[str, set[str]]:
+    """section -> the names of its settings."""
+    defaults = Settings()
+    return {section: set(type(getattr(defaults, section)).model_fields) for section in Settings.model_fields}
+
+
+def _known(values: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """`values` without the names that do not exist: the rest is still checked, to report all at once."""
+    names = _names()
+    return {
+        section: {key: value for key, value in table.items() if key in names[section]}
+        for section, table in values.items()
+        if section in names
+    }
+
+
+def _unknown_names(values: dict[str, dict[str, Any]], origin: dict[str, str]) -> list[str]:
+    names = _names()
+    problems = []
+    for section, table in values.items():
+        for key in table:
+            name = f"{section}.{key}"
+            if section not in names:
+                problems.append(f"{origin[name]}: no section [{section}]; {suggest(section, names)}")
+            elif key not in names[section]:
+                problems.append(f"{origin[name]}: no setting {name}; {suggest(key, names[section])}")
+    return problems
+
+
+def _parse(text: str) -> Any:
+    """The TOML value written as `text`; text that is none is a string."""
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise UserError(
+            f"could not read the settings {file}",
+            "the file does not exist",
+            "give the path of a TOML file",
+            EXIT_USAGE,
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"could not read the settings {file}",
+            f"it is not valid TOML: {error}",
+            "correct that line",
+            EXIT_USAGE,
+        ) from error
+    except OSError as error:
+        raise from_os_error(error, f"read the settings {file}") from error

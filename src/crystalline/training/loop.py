@@ -1,0 +1,231 @@
+"""The training loop: twelve positions, their exact sum, one update; once in a while save, then evaluate, then sample.
+
+Start reading at "Training loop" below.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from crystalline.errors import Interrupted, UserError
+from crystalline.events import EventLog
+from crystalline.model import scoring, store
+from crystalline.model.generation import LanguageModel
+from crystalline.model.sampling import Sampling
+from crystalline.model.transformer import Transformer
+from crystalline.run_folder import RunFolder
+from crystalline.settings import Generation
+from crystalline.tokens.codes import TokenCodes
+from crystalline.tokens.stream import TokenStream
+from crystalline.tokens.tokenizer import Tokenizer
+from crystalline.training import checkpoint, optimizers, position
+from crystalline.training.batches import Batches
+from crystalline.training.exact_sum import ExactSum
+from crystalline.training.interrupt import StopRequest
+from crystalline.training.parameters import FlatParameters
+from crystalline.training.recipe import Recipe
+from crystalline.training.schedule import rate_at
+
+log = logging.getLogger("crystalline.training")
+DROPS_IN_A_ROW = 3  # unsound steps after which training stops
+SAMPLE_TOKENS = 48
+
+
+class Trainer:
+    """One training run: the network, its optimizers and its text, at some step.
+
+    Made at step 0 or at the newest whole checkpoint. `train` goes on until the recipe's last step.
+    """
+
+    def __init__(self, run: RunFolder, recipe: Recipe) -> None:
+        torch.set_num_threads(1)  # see training/position.py
+        self.run, self.recipe = run, recipe
+        t = recipe.settings.training
+        self.tokenizer, codes = Tokenizer.load(run.tokenizer), TokenCodes.load(run.tokenizer)
+        self.model = Transformer(recipe.shape, codes.bags(), recipe.dtype)
+        self.model.initialize(t.seed)
+        self.parameters = FlatParameters(self.model)
+        self.optimizers = optimizers.make(self.parameters, recipe.settings.optimizer, recipe.dtype)
+        assert t.micro_batch is not None
+        self.batches = Batches(
+            TokenStream(run.shards, "train"),
+            t.seed,
+            recipe.shape.context,
+            t.micro_batch,
+            t.accumulation,
+            t.positions,
+            self.tokenizer.pad,
+        )
+        self.step, self.tokens_seen = 0, 0
+        self.drops, self.drops_in_a_row = 0, 0
+        self.sum = ExactSum(self.parameters.values.numel())
+        self.gradient = torch.zeros_like(self.parameters.values)
+        self.held_out = TokenStream(run.shards, "held_out")
+        self.token_bytes = scoring.token_byte_lengths(self.tokenizer)
+
+    def resume(self) -> None:
+        """Continue from the newest whole checkpoint, if there is one."""
+        found = store.newest_whole(self.run)
+        if found is not None:
+            state = checkpoint.restore(found, self.parameters, self.optimizers)
+            self.step, self.tokens_seen, self.drops = state["step"], state["tokens"], state["drops"]
+
+    # ------------------------------------------------------------------------------------------------
+    # Training loop
+    # ------------------------------------------------------------------------------------------------
+
+    def train(self, events: EventLog, on_step: Callable[[dict[str, float]], None] = lambda _: None) -> None:
+        """Train to the recipe's last step. Each step is written to `events` and given to `on_step`.
+
+        Raises Interrupted after Ctrl-C, with everything saved; UserError when training cannot go on.
+        """
+        recipe, settings = self.recipe, self.recipe.settings
+        saved_at, saved_step = time.monotonic(), self.step
+        with StopRequest() as stop:
+            while self.step < recipe.steps:
+                began = time.monotonic()
+                targets = self.batches.targets_in_step(self.step)
+
+                # The same 12 positions in every step. Their order does not matter: the sum is exact.
+                self.sum.clear()
+                results = []
+                for number in range(settings.training.positions):
+                    result = position.compute(self.model, self.batches, self.step, number, targets)
+                    if result.sound:
+                        self.sum.add(position.pieces(self.parameters))
+                    results.append(result)
+                    if stop.asked:
+                        break
+                if stop.asked:
+                    break  # the unfinished step is done again on resuming
+
+                # Look before the weights change; then one update by the summed gradient.
+                loss = math.fsum(result.loss for result in results) / targets
+                rate = rate_at(self.step, recipe.steps, settings.scheduler)
+                norm = self._update(rate) if all(result.sound for result in results) else math.nan
+                self._check(norm, loss)
+                self.step += 1
+                self.tokens_seen += targets
+
+                facts = {
+                    "step": self.step,
+                    "loss": loss,
+                    "gradient_norm": norm,
+                    "rate": rate,
+                    "tokens": self.tokens_seen,
+                    "seconds": time.monotonic() - began,
+                }
+                events.write("training.step", **{k: _finite(v) for k, v in facts.items()})
+                on_step(facts)
+
+                # Once in a while: save first, so that nothing below can cost work; then measure, then show.
+                last = self.step == recipe.steps
+                if last or self._save_due(saved_at):
+                    self.save(events)
+                    saved_at, saved_step = time.monotonic(), self.step
+                if last or self.step % _every(settings.training.evaluate_every) == 0:
+                    self.evaluate(events)
+                if last or self.step % _every(settings.training.sample_every) == 0:
+                    self.sample(events)
+            if stop.asked and saved_step != self.step:
+                self.save(events)
+        if stop.asked:
+            raise Interrupted(f"step {self.step} is saved; the same command continues")
+
+    def _update(self, rate: float) -> float:
+        """One optimizer step by the summed gradient, clipped to the norm limit. Returns the norm before."""
+        self.sum.write_to(self.gradient)
+        norm = float(torch.linalg.vector_norm(self.gradient, dtype=torch.float64))
+        limit = self.recipe.settings.optimizer.clip_norm
+        if limit and norm > limit:
+            self.gradient.mul_(limit / norm)
+        for optimizer in self.optimizers:
+            optimizer.step(self.gradient, rate, self.step + 1 - self.drops)
+        return norm
+
+    def _check(self, norm: float, loss: float) -> None:
+        """Count a step whose gradient was not finite (its weights are unchanged); stop at three in a row."""
+        if math.isfinite(norm):
+            self.drops_in_a_row = 0
+            return
+        self.drops += 1
+        self.drops_in_a_row += 1
+        log.warning("step %d dropped: loss %s, gradient not finite or huge", self.step + 1, loss)
+        if self.drops_in_a_row >= DROPS_IN_A_ROW:
+            raise UserError(
+                f"training stopped at step {self.step + 1}",
+                f"{DROPS_IN_A_ROW} steps in a row had a loss or gradient that is not a usable number",
+                "train again in a new run with a lower optimizer.learning_rate, or precision fp32",
+            )
+
+    def _save_due(self, saved_at: float) -> bool:
+        c = self.recipe.settings.checkpointing
+        if c.every_steps:
+            return self.step % c.every_steps == 0
+        return time.monotonic() - saved_at >= 60 * c.every_minutes
+
+    def save(self, events: EventLog) -> Path:
+        """Write a checkpoint of the current step."""
+        folder = checkpoint.save(
+            self.run,
+            self.step,
+            self.parameters,
+            self.optimizers,
+            self.recipe.to_json(),
+            {"tokens": self.tokens_seen, "drops": self.drops},
+            self.recipe.settings.checkpointing.keep,
+        )
+        events.write("training.checkpoint", step=self.step, folder=folder.name)
+        return folder
+
+    def evaluate(self, events: EventLog) -> scoring.Score:
+        """Cross-entropy and bits per byte on the beginning of the held-out text."""
+        count = min(len(self.held_out), self.recipe.settings.training.evaluate_tokens + 1)
+        result = scoring.score(self.model, self.held_out.read(0, count), self.token_bytes)
+        events.write("training.evaluation", step=self.step, bits_per_byte=result.bits_per_byte, **asdict(result))
+        log.info(
+            "held-out text: %.3f nats per token, %.3f bits per byte",
+            result.cross_entropy,
+            result.bits_per_byte,
+        )
+        return result
+
+    def sample(self, events: EventLog) -> str:
+        """Let the model continue the sample prompt."""
+        speaker = LanguageModel(self.model, self.tokenizer, Generation())
+        prompt = self.recipe.settings.training.sample_prompt
+        tokens = self.tokenizer.encode(prompt) if prompt else self._held_out_prompt()
+        text = speaker.continue_tokens(tokens, Sampling(temperature=0.8, top_p=0.95, seed=self.step), SAMPLE_TOKENS)
+        start = self.tokenizer.decode(tokens)
+        events.write("training.sample", step=self.step, prompt=start, text=text)
+        log.info("sample: %s", _one_block(start, text))
+        return text
+
+    def _held_out_prompt(self) -> list[int]:
+        """The first words of a held-out document, another one each time."""
+        starts = self.held_out.document_starts()
+        start = int(starts[self.step % len(starts)])
+        tokens: np.ndarray = self.held_out.read(start, min(24, len(self.held_out) - start))
+        return [int(t) for t in tokens if not self.tokenizer.is_special(int(t))]
+
+
+def _one_block(prompt: str, text: str) -> str:
+    return "\n    │ ".join(["", *f"{prompt.strip()}▸{text}".rstrip().splitlines()])
+
+
+def _every(setting: int | None) -> int:
+    assert setting is not None  # a settled recipe has a number here
+    return setting
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN: None says that a number was not usable."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,218 @@
+"""What a run will take, before it starts: parameters, memory, time, expected loss.
+
+Time comes from a probe: the real position computation and the real optimizer, run for a moment on this machine.
+Memory is counted. The expected loss comes from a curve fitted to finished runs (docs/numbers.md has the table).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from crystalline.model.shape import SIZES, Shape, shape_of
+from crystalline.model.transformer import Transformer
+from crystalline.settings import Settings
+from crystalline.training import optimizers
+from crystalline.training.exact_sum import ExactSum, norm
+from crystalline.training.parameters import FlatParameters
+from crystalline.training.recipe import Recipe, precision, settle
+
+DEFAULT_MINUTES = 5.0
+DEFAULT_EPOCHS = 10.0  # most passes over a small text when the user set no length
+WANTED_STEPS = 400  # fewer, larger steps waste a short run: the micro-batch is made smaller instead
+OVERHEAD = 1.06  # evaluation, samples and checkpoints, as measured in whole runs
+BASE_MEMORY = 330e6  # bytes of a Python process with torch loaded
+
+
+@dataclass(frozen=True)
+class TextFacts:
+    """What is known of the training text. `exact` is False while it is only estimated from file sizes."""
+
+    tokens: int
+    bytes: int
+    vocabulary: int
+    factors: int
+    exact: bool
+    identity: dict[str, object]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A settled recipe and what it takes. Times in seconds, memory and disk in bytes."""
+
+    recipe: Recipe
+    text: TextFacts
+    step_seconds: float
+    memory: float
+    disk: float
+    bits_per_byte: tuple[float, float] | None  # expected range, None where the curve does not reach
+
+    @property
+    def tokens(self) -> int:
+        return self.recipe.steps * self.recipe.tokens_per_step
+
+    @property
+    def epochs(self) -> float:
+        return self.tokens / max(1, self.text.tokens)
+
+    @property
+    def seconds(self) -> float:
+        return self.recipe.steps * self.step_seconds * OVERHEAD
+
+
+def make_plan(settings: Settings, text: TextFacts) -> Plan:
+    """Choose what was left open, by measuring this machine for a few seconds."""
+    t = settings.training
+    if settings.model.size != "auto":
+        size, timing = settings.model.size, None
+    elif t.steps is not None and t.minutes is None:
+        size, timing = "2M", None
+    else:
+        size, timing = _size_for((t.minutes or DEFAULT_MINUTES) * 60, settings, text)
+    shape = shape_of(settings.model, size, text.vocabulary, text.factors)
+    micro_batch = t.micro_batch or SIZES[size][4]
+    timing = timing or probe(settings, shape, micro_batch)
+    steps, micro_batch = _length(settings, shape, text, micro_batch, timing)
+    wanted = settings.model_copy(deep=True)
+    wanted.training.micro_batch = micro_batch
+    recipe = settle(wanted, size, text.vocabulary, text.factors, dict(text.identity), steps)
+    step_seconds = t.positions * t.accumulation * micro_batch * timing.sequence_seconds + timing.step_seconds
+    return Plan(
+        recipe,
+        text,
+        step_seconds,
+        memory(recipe),
+        disk=(settings.checkpointing.keep + 1) * shape.parameters * (4 + 4 * _states(settings)),
+        bits_per_byte=expected_bits_per_byte(shape, steps * recipe.tokens_per_step, text),
+    )
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Measured on this machine: one sequence through a position, and what a step costs besides, in seconds."""
+
+    sequence_seconds: float
+    step_seconds: float
+
+
+def probe(settings: Settings, shape: Shape, micro_batch: int, seconds: float = 2.0) -> Timing:
+    """Run the real computation on random tokens for about `seconds`; medians."""
+    torch.set_num_threads(1)
+    dtype = torch.bfloat16 if precision(settings.training.precision) == "bf16" else torch.float32
+    # The probe's factor bags: four factors a token, about what real vocabularies have.
+    offsets = np.arange(shape.vocabulary + 1, dtype=np.int64) * 3
+    indices = np.arange(offsets[-1], dtype=np.int64) % max(1, shape.factors)
+    model = Transformer(shape, (indices, offsets) if shape.factors else None, dtype)
+    model.initialize(0)
+    parameters = FlatParameters(model)
+    rates = settings.optimizer.model_copy(update={"learning_rate": 1e-4, "embedding_learning_rate": 1e-4})
+    steppers = optimizers.make(parameters, rates, dtype)
+    exact, gradient = ExactSum(parameters.values.numel()), torch.zeros_like(parameters.values)
+    tokens = torch.randint(0, shape.vocabulary, (micro_batch, shape.context + 1))
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(times) < 3 or (time.perf_counter() - began < seconds and len(times) < 20):
+        start = time.perf_counter()
+        model.zero_grad(set_to_none=True)
+        (model.loss(tokens[:, :-1], tokens[:, 1:]) / tokens.numel()).backward()
+        norm([p.grad for p in model.parameters() if p.grad is not None])
+        exact.add((s.offset, p.grad) for s, p in zip(parameters.slots, parameters.parameters, strict=True)
+                  if p.grad is not None)  # fmt: skip
+        times.append(time.perf_counter() - start)
+    step_times = []
+    for number in (1, 2, 3):
+        start = time.perf_counter()
+        exact.write_to(gradient)
+        for stepper in steppers:
+            stepper.step(gradient, 1.0, number)
+        step_times.append(time.perf_counter() - start)
+    return Timing(float(np.median(times[1:])) / micro_batch, float(np.median(step_times)))
+
+
+def memory(recipe: Recipe) -> float:
+    """Peak resident bytes of the training process.
+
+    Weights, gradient, summed gradient (fp32 each), exact sum (int64), optimizer state, Muon's update; and what
+    the backward pass keeps: activations of every block and the logits.
+    """
+    shape, s = recipe.shape, recipe.settings
+    assert s.training.micro_batch is not None
+    fixed = shape.parameters * (4 + 4 + 4 + 8 + 4 * _states(s) + (4 if s.optimizer.name == "muon" else 0))
+    tokens = s.training.micro_batch * shape.context
+    item = 2 if recipe.dtype == torch.bfloat16 else 4
+    heads = shape.head_width * (shape.heads + 2 * shape.kv_heads)
+    block = 4 * 6 * shape.width + (item + 12) * heads + item * (5 * shape.hidden + 3 * shape.width)
+    logits = shape.vocabulary * (item + 4 + 4 + 4)
+    table = shape.vocabulary * shape.width * (4 + item + 4)
+    return BASE_MEMORY + fixed + tokens * (shape.layers * block + logits) + table
+
+
+def _states(settings: Settings) -> int:
+    """Optimizer numbers kept per weight, roughly."""
+    return {"muon": 1, "adamw": 2, "sgd": 1}[settings.optimizer.name]
+
+
+def _size_for(seconds: float, settings: Settings, text: TextFacts) -> tuple[str, Timing]:
+    """The size with the lowest expected bits per byte after `seconds` of training here."""
+    best: tuple[float, str, Timing] | None = None
+    for size, row in SIZES.items():
+        shape = shape_of(settings.model, size, text.vocabulary, text.factors)
+        timing = probe(settings, shape, row[4], seconds=0.5)
+        tokens = seconds / OVERHEAD * shape.context / timing.sequence_seconds
+        loss = curve(shape.block_parameters, tokens, text.tokens)
+        if best is not None and loss >= best[0]:
+            break  # the next sizes are slower still
+        best = (loss, size, timing)
+    assert best is not None
+    return best[1], best[2]
+
+
+def _length(settings: Settings, shape: Shape, text: TextFacts, micro_batch: int, timing: Timing) -> tuple[int, int]:
+    """(steps, sequences in a position) from steps, epochs or time, whichever was set."""
+    t = settings.training
+    per_sequence = t.positions * t.accumulation * shape.context  # tokens in a step for each sequence
+    seconds_per_sequence = t.positions * t.accumulation * timing.sequence_seconds
+
+    def steps_with(sequences: int) -> int:
+        if t.steps is not None:
+            return t.steps
+        if t.epochs is not None:
+            return max(1, round(t.epochs * text.tokens / (per_sequence * sequences)))
+        seconds = (t.minutes or DEFAULT_MINUTES) * 60 / OVERHEAD
+        steps = int(seconds / (seconds_per_sequence * sequences + timing.step_seconds))
+        if t.minutes is None:
+            steps = min(steps, round(DEFAULT_EPOCHS * text.tokens / (per_sequence * sequences)))
+        return max(1, steps)
+
+    if t.micro_batch is None and t.steps is None:
+        while micro_batch > 1 and steps_with(micro_batch) < WANTED_STEPS:
+            micro_batch //= 2
+    return max(steps_with(micro_batch), 1), micro_batch
+
+
+# --- expected loss --------------------------------------------------------------------------------------
+
+# bits per byte = FLOOR + A / N^ALPHA + B / D^BETA (the form of Hoffmann et al. 2022, arXiv 2203.15556), N weights in
+# the blocks, D training tokens. A placeholder until the table in docs/numbers.md was measured.
+FLOOR, A, ALPHA, B, BETA = 0.55, 6.0, 0.28, 290.0, 0.42
+SPREAD = 0.15  # relative half-width of the range that the fitted runs lay in
+
+
+def curve(block_parameters: int, tokens: float, text_tokens: int) -> float:
+    """Expected bits per byte on held-out text. Passes over the same text count less and less
+    (Muennighoff et al. 2023, arXiv 2305.16264: new-token worth of repeated data decays with R* = 15)."""
+    repeats = max(0.0, tokens / max(1, text_tokens) - 1)
+    unique = min(tokens, text_tokens)
+    worth = unique * (1 + 15 * (1 - float(np.exp(-repeats / 15))))
+    return float(FLOOR + A / block_parameters**ALPHA + B / max(1.0, worth) ** BETA)
+
+
+def expected_bits_per_byte(shape: Shape, tokens: int, text: TextFacts) -> tuple[float, float] | None:
+    """The range to expect; None for runs far shorter than any that the curve was fitted to."""
+    if tokens < 100_000:
+        return None
+    middle = curve(shape.block_parameters, tokens, text.tokens)
+    return middle * (1 - SPREAD), middle * (1 + SPREAD)

@@ -1,0 +1,142 @@
+"""The recipe: what exactly is trained, with every "auto" settled. The same recipe gives the same weights.
+
+It is settled once, when training starts, and kept in the run folder and in every checkpoint. Whoever goes on
+with the run, with whatever settings file, follows the recipe; a setting that contradicts it is an error.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+
+from crystalline.errors import EXIT_USAGE, UserError
+from crystalline.model.shape import SIZES, Shape, shape_of
+from crystalline.settings import Settings
+
+# Sections and settings that a started run cannot change without becoming another run.
+FIXED = {
+    "model": None,
+    "optimizer": None,
+    "scheduler": None,
+    "training": {"seed", "positions", "micro_batch", "accumulation", "precision"},
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """settings: all settled. shape: of the network. text: what identifies the training text."""
+
+    settings: Settings
+    shape: Shape
+    text: dict[str, Any]
+
+    @property
+    def steps(self) -> int:
+        assert self.settings.training.steps is not None
+        return self.settings.training.steps
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Places in a step (the last window of an epoch may leave some unused)."""
+        t = self.settings.training
+        assert t.micro_batch is not None
+        return t.positions * t.accumulation * t.micro_batch * self.shape.context
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the products."""
+        return torch.bfloat16 if self.settings.training.precision == "bf16" else torch.float32
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "settings": self.settings.model_dump(),
+            "shape": asdict(self.shape),
+            "text": self.text,
+            "machine": machine(),
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Recipe:
+        return cls(Settings.model_validate(value["settings"]), Shape(**value["shape"]), value["text"])
+
+
+def settle(wanted: Settings, size: str, vocabulary: int, factors: int, text: dict[str, Any], steps: int) -> Recipe:
+    """Fill in everything that was left open. `steps` and `size` were chosen by the planner or the user."""
+    shape = shape_of(wanted.model, size, vocabulary, factors)
+    settled = wanted.model_copy(deep=True)
+    settled.model.size = size
+    for name in ("layers", "width", "heads", "kv_heads", "head_width", "hidden", "context"):
+        setattr(settled.model, name, getattr(shape, name))
+    t, o = settled.training, settled.optimizer
+    t.steps, t.minutes, t.epochs = steps, None, None
+    t.micro_batch = t.micro_batch or SIZES[size][4]
+    t.precision = precision(t.precision)
+    t.evaluate_every = t.evaluate_every or max(1, steps // 10)
+    t.sample_every = t.sample_every or max(1, steps // 5)
+    default_rates = {"muon": (0.02, 0.008), "adamw": (0.004, 0.008), "sgd": (0.1, 0.1)}[o.name]
+    # Wider networks want smaller AdamW rates, about as 1 / width (Yang et al. 2022, arXiv 2203.03466).
+    narrow = min(1.0, 256 / shape.width)
+    o.learning_rate = o.learning_rate or default_rates[0] * (1.0 if o.name == "muon" else narrow)
+    o.embedding_learning_rate = o.embedding_learning_rate or default_rates[1] * narrow**0.5
+    return Recipe(settled, shape, text)
+
+
+def check_same(recipe: Recipe, wanted: Settings) -> None:
+    """Raise a UserError (exit code 2) when `wanted` asks for something else than `recipe` was started with.
+
+    Settings left at "auto" or at their default ask for nothing.
+    """
+    asked = wanted.model_dump(exclude_defaults=True)
+    settled = recipe.settings.model_dump()
+    differences = [
+        f"{section}.{key} was {settled[section][key]}, now {value}"
+        for section, names in FIXED.items()
+        for key, value in asked.get(section, {}).items()
+        if (names is None or key in names) and value != settled[section][key]
+    ]
+    if differences:
+        raise UserError(
+            "this run was started with other settings",
+            "; ".join(differences),
+            "leave these as they were, or make a new run folder for the new settings",
+            EXIT_USAGE,
+        )
+
+
+def precision(wanted: str) -> Literal["bf16", "fp32"]:
+    """ "bf16" where the processor multiplies it natively (or when asked for), else "fp32"."""
+    if wanted == "auto":
+        return "bf16" if has_bf16() else "fp32"
+    return "bf16" if wanted == "bf16" else "fp32"
+
+
+def has_bf16() -> bool:
+    """Whether this processor has bf16 products (AVX512-BF16 or AMX); elsewhere bf16 is emulated and slow."""
+    cpu = torch.backends.cpu.get_cpu_capability()
+    flags = _cpu_flags()
+    return "avx512_bf16" in flags or "amx_bf16" in flags or (cpu.startswith("SVE") and "bf16" in flags)
+
+
+def machine() -> dict[str, str]:
+    """What the bits may depend on: processor, its vector unit as torch uses it, torch, Python."""
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": platform.system(),
+    }
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+            for line in file:
+                if line.startswith(("flags", "Features")):
+                    return set(line.split(":", 1)[1].split())
+    except OSError:
+        pass  # not Linux: no bf16 is the safe answer
+    return set()

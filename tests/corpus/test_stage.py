@@ -1,0 +1,350 @@
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from corpus_texts import prose, settings_for
+
+from crystalline.corpus import decoding, stage
+from crystalline.corpus.documents import clean, original
+from crystalline.corpus.split import fraction
+from crystalline.errors import EXIT_DAMAGED, UserError
+from crystalline.run_folder import RunFolder, damage
+
+
+def both(run):
+    return list(stage.iterate(run, "train")), list(stage.iterate(run, "held_out"))
+
+
+def check(report, run):
+    """What must hold for every corpus."""
+    train, held_out = both(run)
+    assert damage(run.corpus) == ""
+    assert not list(run.root.glob(".*"))
+    assert sorted(os.listdir(run.corpus)) == [
+        "SHA256SUMS", "held_out.jsonl", "report.json", "skipped.jsonl", "train.jsonl"
+    ]  # fmt: skip
+    assert json.loads((run.corpus / "report.json").read_text()) == report
+    for kind, size in (("documents", lambda d: 1), ("bytes", lambda d: len(d.text.encode()))):
+        counts = report[kind]
+        assert counts["in"] == counts["kept"] + sum(counts["removed"].values())
+        assert counts["kept"] == counts["train"] + counts["held_out"]
+        assert counts["train"] == sum(map(size, train)) > 0
+        assert counts["held_out"] == sum(map(size, held_out)) > 0
+    files = report["files"]
+    assert files["seen"] == files["read"] + sum(reason["count"] for reason in files["skipped"].values())
+    assert files["read"] == sum(files["encodings"].values())
+    hashes = [d.hash for d in held_out + train]
+    assert hashes == sorted(set(hashes))
+    assert report["bytes"]["held_out"] >= 300
+    return train, held_out
+
+
+def test_mixed_folder_adds_up_and_everything_is_accounted_for(tmp_path, texts, run):
+    (texts / "dos.txt").write_bytes(b"\xef\xbb\xbf" + prose(2000, 100).replace("\n", "\r\n").encode())
+    (texts / "latin.c").write_bytes("/* für größere Bäume, über Flüsse */\n".encode("cp1252") * 30)
+    (texts / "copy.md").write_bytes((texts / "part1" / "text1.md").read_bytes() + b"\n\n  \n")
+    (texts / "empty.txt").touch()
+    (texts / "blank.txt").write_text(" \n\t\n")
+    (texts / "data").write_bytes(bytes(1000))
+    (texts / "photo.png").write_bytes(b"not looked at")
+    (texts / "page.html").write_text("<p>later</p>")
+    (texts / ".git").mkdir()
+    (texts / "broken.txt").write_bytes(b"\xff\xfe\x00\xd8\x41\x00")
+    settings = settings_for(texts)
+    report = stage.build(settings, run)
+    check(report, run)
+    assert report["files"]["read"] == 35
+    skipped = {reason: entry["count"] for reason, entry in report["files"]["skipped"].items()}
+    assert skipped == {"binary": 2, "unknown format": 1, "undecodable": 1}
+    assert report["files"]["skipped"]["undecodable"]["names"] == [str(texts / "broken.txt")]
+    assert report["folders_skipped"] == {"not entered": {"count": 1, "names": [str(texts / ".git")]}}
+    assert report["documents"]["removed"] == {"duplicate": 1, "empty": 2}
+    assert report["bytes"]["removed"]["empty"] == 4
+    assert report["bytes"]["removed"]["cleaning"] > 0
+    assert report["bytes"]["in"] == sum(
+        len("".join(decoding.pieces(path, decoding.encoding_of(path))).encode())
+        for path in texts.rglob("*")
+        if path.is_file() and path.name not in ("data", "photo.png", "page.html", "broken.txt")
+    )
+    lines = [json.loads(line) for line in (run.corpus / "skipped.jsonl").read_text().splitlines()]
+    assert [Path(line["source"]).name for line in lines] == [
+        ".git", "broken.txt", "data", "page.html", "photo.png"
+    ]  # fmt: skip
+    assert report["fingerprint"] == stage.source_fingerprint(settings.corpus)
+
+
+def test_every_document_is_traced_to_its_place(texts, run):
+    (texts / "wide.txt").write_bytes(prose(5000, 200).replace("\n", "\r\n").encode("utf-16"))
+    stage.build(settings_for(texts, section_bytes=1024), run)
+    train, held_out = both(run)
+    assert len(train) > 100
+    for document in train + held_out:
+        assert clean(original(Path(document.source), document.offset, document.length)) == document.text
+
+
+def test_same_documents_whatever_the_names_and_the_order(tmp_path, texts, run):
+    stage.build(settings_for(texts), run)
+    shuffled = tmp_path / "shuffled"
+    paths = sorted(texts.rglob("*.md"))
+    random.Random(3).shuffle(paths)
+    for number, path in enumerate(paths):
+        target = shuffled / f"x{number % 3}" / f"{number}.txt"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    other = RunFolder(tmp_path / "other")
+    stage.build(settings_for(shuffled / "x2", shuffled / "x0", shuffled / "x1"), other)
+    for one, two in zip(both(run), both(other), strict=True):
+        assert [(d.hash, d.text) for d in one] == [(d.hash, d.text) for d in two]
+
+
+def test_the_same_sources_give_the_same_bytes(tmp_path, texts, run):
+    stage.build(settings_for(texts / "part0", texts), run)
+    other = RunFolder(tmp_path / "other")
+    stage.build(settings_for(texts, texts / "part0"), other)
+    for name in ("train.jsonl", "held_out.jsonl", "skipped.jsonl", "report.json"):
+        one, two = (folder.corpus / name for folder in (run, other))
+        assert one.read_bytes() == two.read_bytes() or name == "skipped.jsonl"
+
+
+def test_of_equal_texts_the_first_path_is_kept(tmp_path, texts, run):
+    for name in ("z.txt", "b/c.txt", "b.txt"):
+        path = tmp_path / "more" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("the very same text\n" * 9)
+    stage.build(settings_for(texts, tmp_path / "more"), run)
+    train, held_out = both(run)
+    (kept,) = (d for d in train + held_out if d.text.startswith("the very same"))
+    assert kept.source == str(tmp_path / "more" / "b" / "c.txt")
+
+
+def test_held_out_documents_are_those_with_small_hashes(tmp_path, run):
+    for seed in range(300):
+        (tmp_path / f"{seed}.txt").write_text(prose(500, seed))
+    train, held_out = check(stage.build(settings_for(tmp_path, held_out=0.1), run), run)
+    assert all(fraction(bytes.fromhex(d.hash)) < 0.1 for d in held_out)
+    assert all(fraction(bytes.fromhex(d.hash)) >= 0.1 for d in train)
+    assert 10 < len(held_out) < 60
+
+
+@pytest.mark.parametrize("size", [2_100, 10_000, 60_000, 400_000])
+@pytest.mark.parametrize("share", [0.05, 0.3])
+def test_a_single_file_is_divided(tmp_path, run, size, share):
+    (tmp_path / "book.txt").write_text(prose(size, 1), encoding="utf-8")
+    report = stage.build(settings_for(tmp_path / "book.txt", held_out=share), run)
+    check(report, run)
+    held_out = report["bytes"]["held_out"] / report["bytes"]["kept"]
+    assert share / 5 < held_out < share + 0.2
+    assert report["section_bytes"] >= 256
+
+
+def test_one_large_among_small_files_is_divided(tmp_path, run):
+    (tmp_path / "large.txt").write_text(prose(50_000, 1))
+    for seed in range(2, 5):
+        (tmp_path / f"{seed}.txt").write_text(prose(120, seed))
+    report = stage.build(settings_for(tmp_path), run)
+    check(report, run)
+    assert report["bytes"]["train"] > 0.75 * report["bytes"]["kept"]
+
+
+def test_small_notes_are_not_cut(tmp_path, run):
+    for seed in range(20):
+        (tmp_path / f"{seed}.txt").write_text(prose(400, seed))
+    report = stage.build(settings_for(tmp_path), run)
+    check(report, run)
+    assert report["documents"]["kept"] == 20
+
+
+# --- what can be wrong with the input ----------------------------------------------------------------
+
+
+def failure(settings, run) -> UserError:
+    with pytest.raises(UserError) as caught:
+        stage.build(settings, run)
+    assert not run.corpus.exists()
+    assert not list(run.root.iterdir())
+    return caught.value
+
+
+def test_an_empty_folder(tmp_path, run):
+    (tmp_path / "empty").mkdir()
+    error = failure(settings_for(tmp_path / "empty"), run)
+    assert f"{tmp_path / 'empty'}: no text in 0 files" in error.why
+    assert "2,000 bytes" in error.why
+
+
+def test_only_binary_files_are_named(tmp_path, run):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in "abcde":
+        (folder / f"{name}.png").touch()
+    (folder / "noise").write_bytes(bytes(99))
+    error = failure(settings_for(folder), run)
+    assert f"6 files skipped (binary): {folder / 'a.png'}, {folder / 'b.png'}" in error.why
+
+
+def test_too_little_text_says_how_much_there_is(tmp_path, run):
+    (tmp_path / "a.txt").write_text("x" * 1500)
+    (tmp_path / "b.txt").write_text("x" * 1500)
+    (tmp_path / "c.txt").write_text("\n")
+    error = failure(settings_for(tmp_path / "a.txt", tmp_path / "b.txt", tmp_path / "c.txt"), run)
+    assert "only 1,500 bytes of different text in 3 files" in error.why
+    assert "1,500 bytes were exact duplicates" in error.why
+    assert "1 empty document" in error.why
+
+
+def test_the_same_line_over_and_over_is_too_little(tmp_path, run):
+    (tmp_path / "a.txt").write_text("all work and no play makes a dull boy\n" * 1000)
+    assert "exact duplicates" in failure(settings_for(tmp_path / "a.txt"), run).why
+
+
+def test_a_missing_path(tmp_path, run):
+    assert str(tmp_path / "gone") in failure(settings_for(tmp_path / "gone"), run).why
+
+
+def test_a_file_that_may_not_be_read_is_named_and_the_rest_goes_on(texts, run, monkeypatch):
+    secret = texts / "part0" / "text4.md"
+
+    def refusing(path, *mode):
+        if path == secret:
+            raise PermissionError(13, "Permission denied", str(path))
+        return open(path, *mode)
+
+    monkeypatch.setattr(decoding, "open", refusing, raising=False)
+    report = stage.build(settings_for(texts), run)
+    check(report, run)
+    assert report["files"]["skipped"] == {"unreadable": {"count": 1, "names": [str(secret)]}}
+    assert '"detail": "Permission denied"' in (run.corpus / "skipped.jsonl").read_text()
+
+
+def test_a_file_that_changes_while_it_is_read(texts, run, monkeypatch):
+    changing = texts / "part0" / "text4.md"
+    real = stage.encoding_of
+
+    def judge_then_change(path):
+        encoding = real(path)
+        if path == changing:
+            path.write_bytes(b"\xff\xff\xff")
+        return encoding
+
+    monkeypatch.setattr(stage, "encoding_of", judge_then_change)
+    assert f"{changing} changed while it was being read" in failure(settings_for(texts), run).why
+
+
+def test_names_are_limited_in_the_report_only(texts, run):
+    for number in range(70):
+        (texts / f"{number}.png").touch()
+    report = stage.build(settings_for(texts), run)
+    entry = report["files"]["skipped"]["binary"]
+    assert (entry["count"], len(entry["names"])) == (70, 50)
+    assert (run.corpus / "skipped.jsonl").read_text().count("\n") == 70
+
+
+# --- interruption and damage ---------------------------------------------------------------------------
+
+
+def test_a_failure_keeps_the_corpus_that_was_there(texts, run):
+    stage.build(settings_for(texts), run)
+    before = (run.corpus / "SHA256SUMS").read_bytes()
+    (texts / "new.txt").write_text(prose(500, 77))
+
+    def stop(message):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stage.build(settings_for(texts), run, stop)
+    assert (run.corpus / "SHA256SUMS").read_bytes() == before
+    assert os.listdir(run.root) == ["corpus"]
+
+
+def python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_a_kill_leaves_no_half_folder_and_the_next_run_cleans_up(texts, run):
+    killed = python(
+        """
+        import os, signal, sys
+        from crystalline.corpus import stage
+        from crystalline.run_folder import RunFolder
+        from crystalline.settings import Corpus, Settings
+        settings = Settings(corpus=Corpus(source=[sys.argv[1]]))
+        stage.build(settings, RunFolder(sys.argv[2]), lambda _: os.kill(os.getpid(), signal.SIGKILL))
+        """,
+        texts,
+        run.root,
+    )
+    assert killed.returncode == -9
+    assert not run.corpus.exists()
+    assert len(list(run.root.glob(".corpus.*.partial"))) == 1
+    check(stage.build(settings_for(texts), run), run)
+
+
+def test_damage_is_reported_with_its_line(texts, run):
+    stage.build(settings_for(texts), run)
+    path = run.corpus / "train.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:2], lines[2][:40], b"\n", *lines[3:]]))
+    with pytest.raises(UserError, match="line 3 is damaged") as caught:
+        list(stage.iterate(run, "train"))
+    assert caught.value.exit_code == EXIT_DAMAGED
+    path.unlink()
+    with pytest.raises(UserError, match="could not read the corpus"):
+        list(stage.iterate(run.corpus, "train"))
+
+
+# --- memory ----------------------------------------------------------------------------------------------
+
+PEAK = """
+    import resource, sys
+    from crystalline.corpus import stage
+    from crystalline.run_folder import RunFolder
+    from crystalline.settings import Corpus, Settings
+    report = stage.build(Settings(corpus=Corpus(source=[sys.argv[1]])), RunFolder(sys.argv[2]))
+    for split in ("train", "held_out"):
+        assert sum(1 for _ in stage.iterate(RunFolder(sys.argv[2]), split)) == report["documents"][split]
+    print(report["bytes"]["in"], int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) * 1024)
+"""
+
+
+def peak_memory(source: Path, run: RunFolder) -> tuple[int, int]:
+    """(bytes of text read, most memory taken in bytes), in a process of its own"""
+    done = python(PEAK, source, run.root)
+    assert done.returncode == 0, done.stderr
+    text, memory = map(int, done.stdout.split())
+    return text, memory
+
+
+def write_large(path: Path, size: int) -> None:
+    blocks = [prose(5_000, seed).encode() for seed in range(100)]
+    with open(path, "wb") as file:
+        number = 0
+        while file.tell() < size:
+            file.write(b"%d\n" % number + blocks[number % 100])
+            number += 1
+
+
+def test_memory_does_not_grow_with_a_single_file(tmp_path, run):
+    write_large(tmp_path / "large.txt", 40_000_000)
+    _, small = peak_memory(write_and_name(tmp_path / "small.txt", 400_000), run)
+    text, large = peak_memory(tmp_path / "large.txt", run)
+    assert text >= 40_000_000
+    assert large - small < 25_000_000
+
+
+def write_and_name(path: Path, size: int) -> Path:
+    write_large(path, size)
+    return path
+
+
+@pytest.mark.slow
+def test_a_file_of_300_megabytes_takes_less_than_100_of_memory(tmp_path, run):
+    text, memory = peak_memory(write_and_name(tmp_path / "large.txt", 300_000_000), run)
+    assert text >= 300_000_000
+    assert memory < 100_000_000

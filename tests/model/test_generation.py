@@ -1,0 +1,118 @@
+"""Continuing text: streaming, stopping, seeds, and text longer than the context."""
+
+import itertools
+
+import pytest
+import torch
+
+import crystalline
+from crystalline.errors import UserError
+from crystalline.model.generation import Generated, LanguageModel, _possible_start
+from crystalline.model.sampling import Sampling
+
+
+@pytest.fixture(scope="module")
+def model(tiny_run) -> LanguageModel:
+    return crystalline.load(tiny_run)
+
+
+def test_the_same_seed_gives_the_same_text(model):
+    def text(seed: int) -> str:
+        return model.generate("def ", Sampling(seed=seed), max_tokens=40)
+
+    assert text(1) == text(1)
+    assert len({text(seed) for seed in range(4)}) > 1
+
+
+def test_greedy_is_the_most_likely_token_each_time(model):
+    prompt = model.tokenizer.encode("import ")
+    tokens = list(itertools.islice(model.next_tokens(prompt, Sampling(temperature=0)), 12))
+    text = [model.tokenizer.bos, *prompt]
+    for token in tokens:
+        logits = model.model(torch.tensor([text]))[0, -1]
+        logits[model._hidden] = -torch.inf
+        assert int(logits.argmax()) == token
+        text.append(token)
+
+
+def test_generation_goes_on_beyond_the_context(model):
+    """When the window is full its second half is read again; what follows depends on that half only."""
+    context = model.model.shape.context
+    prompt = [int(t) for t in torch.randint(20, 200, (context + 9,))]
+    tokens = list(itertools.islice(model.next_tokens(prompt, Sampling(temperature=0)), 2 * context))
+    if len(tokens) == 2 * context:  # no end of text came
+        assert len(set(tokens)) >= 1
+    all_tokens = [model.tokenizer.bos, *prompt, *tokens]
+    # The first token is predicted from the last context - 1 tokens of the prompt, as a full pass says.
+    window = all_tokens[: len(prompt) + 1][-(context - 1) :]
+    logits = model.model(torch.tensor([window]))[0, -1]
+    logits[model._hidden] = -torch.inf
+    assert int(logits.argmax()) == tokens[0]
+
+
+def test_special_tokens_never_come(model):
+    tokens = list(itertools.islice(model.next_tokens([], Sampling(temperature=5.0)), 200))
+    assert tokens
+    assert not any(model.tokenizer.is_special(token) for token in tokens)
+
+
+def test_a_stream_is_the_whole_text(model):
+    how, result = Sampling(seed=3), Generated([], "")
+    pieces = list(model.stream("for ", how, 50, [], result))
+    assert "".join(pieces) == model.tokenizer.decode(result.tokens)
+    assert result.reason in ("length", "stop")
+    assert len(result.tokens) <= 50
+
+
+class Scripted(LanguageModel):
+    """Says given tokens, to test what streaming does with them."""
+
+    def __init__(self, real: LanguageModel, tokens: list[int]) -> None:
+        super().__init__(real.model, real.tokenizer, real.defaults)
+        self._script = tokens
+
+    def next_tokens(self, prompt, how, result=None):
+        yield from self._script
+        if result is not None:
+            result.reason = "stop"
+
+
+def test_characters_are_never_cut(model):
+    tokens = model.tokenizer.encode_bytes("aé😀b".encode())
+    one_byte_each = [t for b in "aé😀b".encode() for t in model.tokenizer.encode_bytes(bytes([b]))]
+    for script in (tokens, one_byte_each):
+        pieces = list(Scripted(model, script).stream("", Sampling(), 100))
+        assert "".join(pieces) == "aé😀b"
+        assert "�" not in "".join(pieces)
+
+
+def test_a_broken_character_at_the_end_is_shown_as_such(model):
+    tokens = model.tokenizer.encode_bytes("a😀".encode()[:-1])
+    assert "".join(Scripted(model, tokens).stream("", Sampling(), 100)) == "a�"
+
+
+def test_stop_strings_are_not_shown_even_when_they_come_in_pieces(model):
+    script = [t for c in "one END two" for t in model.tokenizer.encode_bytes(c.encode())]
+    for stop, expected in (("END", "one "), ("e", "on"), ("E two", "one END two"), ("o", "")):
+        result = Generated([], "")
+        pieces = list(Scripted(model, script).stream("", Sampling(), 100, [stop], result))
+        assert "".join(pieces) == expected
+    assert result.reason == "stop"
+
+
+def test_possible_start_of_a_stop_string():
+    assert _possible_start("abc", ["cde", "bcd"]) == 2
+    assert _possible_start("abc", ["x"]) == 0
+    assert _possible_start("", ["x"]) == 0
+
+
+def test_sampling_settings_are_checked(model):
+    with pytest.raises(UserError, match="top-p"):
+        model.sampling(top_p=0.0)
+    with pytest.raises(UserError, match="temperature"):
+        model.sampling(temperature=-1.0)
+
+
+def test_a_folder_without_a_model(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        crystalline.load(tmp_path / "nothing")

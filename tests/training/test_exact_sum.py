@@ -1,0 +1,85 @@
+"""The sum of gradients has no order, and loses nothing that matters."""
+
+import itertools
+import random
+
+import torch
+
+from crystalline.training.exact_sum import CHUNK, LARGEST_NORM, ExactSum, norm
+
+
+def terms(count: int, size: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    scales = 10.0 ** torch.randint(-9, 1, (count, size), generator=generator)
+    return list(torch.randn(count, size, generator=generator) * scales)
+
+
+def summed(gradients: list[torch.Tensor]) -> torch.Tensor:
+    total, out = ExactSum(gradients[0].numel()), torch.empty(gradients[0].numel())
+    for gradient in gradients:
+        total.add([(0, gradient)])
+    total.write_to(out)
+    return out
+
+
+def test_any_order_gives_the_same_bits():
+    gradients = terms(12, 1000)
+    expected = summed(gradients)
+    floats = {tuple(sum(p).tolist()) for p in itertools.islice(itertools.permutations(gradients), 0, 40000, 4000)}
+    assert len(floats) > 1, "these terms would not show a difference"
+    for seed in range(20):
+        shuffled = random.Random(seed).sample(gradients, len(gradients))
+        assert torch.equal(summed(shuffled), expected)
+
+
+def test_partial_sums_of_workers_add_up_to_the_same_bits():
+    gradients, out = terms(12, 500), torch.empty(500)
+    for split in (1, 5, 6):
+        first, second = ExactSum(500), ExactSum(500)
+        for gradient in gradients[:split]:
+            first.add([(0, gradient)])
+        for gradient in gradients[split:]:
+            second.add([(0, gradient)])
+        first.total += second.total
+        first.write_to(out)
+        assert torch.equal(out, summed(gradients))
+
+
+def test_it_is_the_sum():
+    gradients = terms(12, 2000)
+    expected = torch.stack(gradients).double().sum(0)
+    # 12 truncations of at most 2^-48 and one rounding to fp32
+    assert (
+        float((summed(gradients).double() - expected).abs().max())
+        < 12 * 2**-48 + float(expected.abs().max()) * 2**-24
+    )
+
+
+def test_pieces_larger_than_a_chunk_and_at_offsets():
+    total, out = ExactSum(3 * CHUNK + 5), torch.empty(3 * CHUNK + 5)
+    piece = torch.randn(2 * CHUNK + 1).view(-1, 1)
+    total.add([(7, piece), (0, torch.ones(7))])
+    total.add([(7, piece)])
+    total.write_to(out)
+    torch.testing.assert_close(out[7 : 7 + piece.numel()], 2 * piece.flatten(), rtol=1e-6, atol=1e-12)
+    assert torch.equal(out[:7], torch.ones(7))
+    assert not out[7 + piece.numel() :].any()
+    total.clear()
+    total.write_to(out)
+    assert not out.any()
+
+
+def test_the_largest_gradient_does_not_overflow():
+    total, out = ExactSum(1), torch.empty(1)
+    for _ in range(144):
+        total.add([(0, torch.tensor([LARGEST_NORM]))])
+    total.write_to(out)
+    assert float(out) == 144 * LARGEST_NORM
+
+
+def test_norm_sees_every_element():
+    pieces = [torch.full((5,), 2.0), torch.full((3, 4), -1.0)]
+    assert norm(pieces) == (5 * 4 + 12) ** 0.5
+    for bad in (float("nan"), float("inf"), float("-inf")):
+        pieces[1][2, 3] = bad
+        assert not norm(pieces) <= LARGEST_NORM
