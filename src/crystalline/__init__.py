@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "new": "crystalline.pipeline.runner",
-    "plan": "crystalline.pipeline.planner",
+    "plan": "crystalline.pipeline.runner",
     "run": "crystalline.pipeline.runner",
     "train": "crystalline.pipeline.runner",
     "evaluate": "crystalline.pipeline.runner",

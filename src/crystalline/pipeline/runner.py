@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from crystalline.events import EventLog
 from crystalline.model import store
 from crystalline.run_folder import RunFolder, damage, new_folder, read_json, reporting_os_errors, seal, write_json
 from crystalline.settings import Settings, load, to_toml
+from crystalline.tokens.codes import FILE as CODES_FILE
 from crystalline.tokens.codes import TokenCodes
 from crystalline.tokens.stream import TokenStream
 from crystalline.tokens.tokenizer import Tokenizer, choose_vocabulary_size
@@ -51,11 +53,12 @@ def new(root: str | Path, sources: list[str], **overrides: Any) -> RunFolder:
             "give the path of a folder or file with text after --from",
         )
     absolute = [str(path.resolve()) for path in paths]
-    if any(not name.isprintable() for name in absolute):
+    no_text = [ascii(name) for name in absolute if os.fsencode(name).decode("utf-8", "ignore") != name]
+    if no_text:
         raise UserError(
             f"could not make the run {root}",
-            f"a path cannot be written to its settings: {', '.join(map(ascii, absolute))}",
-            "rename it: without control characters, and in UTF-8",
+            f"{', '.join(no_text)} is no UTF-8 text, so it cannot stand in the settings",
+            "rename it, or name a folder above it after --from",
         )
     settings = load(None, {}, {"corpus.source": absolute, **overrides})
     run = RunFolder.create(root, to_toml(settings))
@@ -97,7 +100,7 @@ def prepare(run: RunFolder, settings: Settings, events: EventLog) -> TextFacts:
     wanted = settings.tokenizer.model_dump()
     key = stage("tokenizer", run.tokenizer, [key, wanted], lambda: _tokenizer(run, settings))
     key = stage("shards", run.shards, key, lambda: _shards(run))
-    stage("codes", run.tokenizer / CODES, key, lambda: _codes(run))
+    stage("codes", run.tokenizer / CODES_FILE, key, lambda: _codes(run))
     return text_facts(run)
 
 
