@@ -6,8 +6,8 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from commands import Command
 
+from commands import Command
 from crystalline.cli.main import main
 
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
@@ -33,8 +33,9 @@ TINY = {
 @pytest.fixture(autouse=True, scope="session")
 def _own_environment():
     """No setting of the person who runs the tests changes what they measure."""
-    for name in [name for name in os.environ if name.startswith("CLLM_")]:
-        del os.environ[name]
+    for name in list(os.environ):
+        if name.startswith("CLLM_") or name in ("PYTHONUNBUFFERED", "PYTHONIOENCODING"):
+            del os.environ[name]
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +74,7 @@ def tiny_run(tiny_new, tmp_path_factory):
 @pytest.fixture
 def new_run(tiny_new, tmp_path):
     """A run of one's own with nothing done yet."""
-    return Path(shutil.copytree(tiny_new, tmp_path / "run"))
+    return Path(shutil.copytree(tiny_new, tmp_path / "new"))
 
 
 @pytest.fixture

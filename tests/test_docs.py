@@ -49,6 +49,8 @@ def place(tmp_path_factory) -> Path:
     for name in ("python", "cllm"):
         (venv / name).symlink_to(Path(sys.executable).parent / name)
     (venv / "activate").touch()
+    shutil.copy(Path(sys.prefix) / "pyvenv.cfg", place / "venv")
+    (place / "venv" / "lib").symlink_to(Path(sys.prefix) / "lib")
     stamp = subprocess.run(
         "cat pyproject.toml constraints.txt | sha256sum", shell=True, cwd=place, capture_output=True
     )
@@ -64,7 +66,7 @@ def place(tmp_path_factory) -> Path:
 def run(code: str, place: Path) -> subprocess.CompletedProcess:
     env = {
         **os.environ, **TINY, "HOME": str(place / "home"), "CLLM_VENV": str(place / "venv"),
-        "PATH": f"{place / 'venv' / 'bin'}:{os.environ['PATH']}", "PYTEST_ADDOPTS": "--collect-only -q -p no:xdist",
+        "PATH": f"{place / 'venv' / 'bin'}:{os.environ['PATH']}", "PYTEST_ADDOPTS": "--collect-only -q",
     }  # fmt: skip
     return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", code], cwd=place, env=env, capture_output=True, text=True,

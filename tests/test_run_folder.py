@@ -147,9 +147,14 @@ def test_what_was_killed_under_another_name_is_removed_by_the_next_holder_of_the
 def test_a_failure_leaves_no_folder_and_keeps_the_old_one(tmp_path):
     with new_folder(tmp_path / "a") as part:
         (part / "file").write_text("old")
-    with pytest.raises(RuntimeError), new_folder(tmp_path / "a") as part:
-        (part / "file").write_text("new")
-        raise RuntimeError
+
+    def fail():
+        with new_folder(tmp_path / "a") as part:
+            (part / "file").write_text("new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert names(tmp_path) == ["a"]
     assert (tmp_path / "a" / "file").read_text() == "old"
     with new_folder(tmp_path / "a") as part:

@@ -90,6 +90,12 @@ def test_every_problem_is_told_at_once_with_its_origin_and_the_nearest_name(file
     assert len(found) == len(expected)
 
 
+@pytest.mark.parametrize("name", ["trainin.seed", "training.sed", "seed.", ".seed"])
+def test_an_unknown_name_alone_is_a_problem(name):
+    (problem,) = problems(None, {}, {name: 1})
+    assert problem.startswith("- the command line: no s")
+
+
 @pytest.mark.parametrize("text", ["[training\nseed = 1", "[a]\nb = \n", "seed\n"])
 def test_a_file_that_is_no_toml_is_told_with_the_line(file, text):
     with pytest.raises(UserError, match=r"line \d") as caught:

@@ -17,11 +17,23 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from crystalline.errors import EXIT_BUSY, EXIT_DAMAGED, UserError, from_os_error
 
 FORMAT = 1  # of the folder as a whole; raised when an older cllm could not read it
+
+
+# A forked worker must not keep the lock of a Node Zero that is gone.
+_held_locks: set[TextIO] = set()
+
+
+def _close_locks_in_child() -> None:
+    while _held_locks:
+        _held_locks.pop().close()
+
+
+os.register_at_fork(after_in_child=_close_locks_in_child)
 
 
 class RunFolder:
@@ -114,8 +126,10 @@ class RunFolder:
             handle.flush()
             for folder in (self.root, self.checkpoints):
                 _remove_partial(folder)
+            _held_locks.add(handle)
             yield
         finally:
+            _held_locks.discard(handle)
             handle.close()
 
 

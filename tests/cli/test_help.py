@@ -57,7 +57,7 @@ def test_every_verb_is_explained_with_an_example(verb, cllm):
     code, out, err = cllm(verb, "--help")
     assert (code, err) == (EXIT_OK, "")
     assert out.startswith(f"usage: cllm {verb}")
-    assert re.search(rf"^  (.*\| )?(\S+ ?)*cllm {verb}", out, re.MULTILINE), "no example"
+    assert f"  cllm {verb}" in out.split("\nexample", 1)[1]
     assert "exit codes:" in out
 
 
@@ -78,7 +78,7 @@ def test_nothing_typed_shows_the_overview(cllm):
 
 def test_the_exit_codes_in_the_help_are_those_of_the_code(cllm):
     _, out, _ = cllm("--help")
-    told = {int(number) for number in re.findall(r"(?:^|   )\s*(\d+) [a-z]", out.split("exit codes:")[1])}
+    told = {int(number) for number in re.findall(r"(\d+) [a-z]", out.split("exit codes:")[1])}
     assert told == {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
 
 
@@ -97,7 +97,7 @@ def test_the_exit_codes_in_the_help_are_those_of_the_code(cllm):
         (["new", "x"], "--from"),
         (["hash", "x", "--js"], "did you mean '--json'?"),  # no abbreviations: a new flag would break them
         (["generate", "x", "-n", "0"], "from 1 up"),
-        (["generate", "x", "-n", "-5"], "expected one argument"),
+        (["generate", "x", "-n", "-5"], "from 1 up"),
         (["generate", "x", "--seed", "99999999999999999999"], "from 0 up"),
         (["generate", "x", "--top-k", "²"], "from 0 up"),
         (["generate", "x", "--stop", ""], "everywhere"),

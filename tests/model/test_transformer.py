@@ -99,8 +99,8 @@ def test_a_qwen3_checkpoint_holds_it_exactly(kv_heads):
         gate, up = f.gate_up.chunk(2)
         query, key, value = a.qkv.split(rows)
         names = {
-            "self_attn.q_proj": query, "self_attn.k_proj": key, "self_attn.v_proj": value, "self_attn.o_proj": a.output,
-            "self_attn.q_norm": a.query_norm.gain, "self_attn.k_norm": a.key_norm.gain,
+            "self_attn.q_proj": query, "self_attn.k_proj": key, "self_attn.v_proj": value,
+            "self_attn.o_proj": a.output, "self_attn.q_norm": a.query_norm.gain, "self_attn.k_norm": a.key_norm.gain,
             "mlp.gate_proj": gate, "mlp.up_proj": up, "mlp.down_proj": f.down,
             "input_layernorm": block.attention_norm.gain, "post_attention_layernorm": block.feed_forward_norm.gain,
         }  # fmt: skip

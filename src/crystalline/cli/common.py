@@ -29,6 +29,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, metavar="N", help="optimizer steps to train, in all")
     parser.add_argument("--seed", type=int, metavar="S", help="the same seed gives the same model")
     parser.add_argument("--size", metavar="SIZE", help="1M, 2M, 4M ... 1B parameters; default: from the time")
+    parser.add_argument("--workers", type=int, metavar="N", help="worker processes; default: one a core")
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="any setting; may be repeated"
     )
@@ -44,6 +45,7 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
         "training.steps": args.steps,
         "training.seed": args.seed,
         "model.size": args.size,
+        "training.workers": args.workers,
     }
     return {**values, **{name: value for name, value in flags.items() if value is not None}}
 

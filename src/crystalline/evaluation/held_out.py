@@ -10,7 +10,7 @@ import torch
 
 from crystalline.errors import EXIT_DAMAGED, UserError
 from crystalline.model import scoring, store
-from crystalline.run_folder import RunFolder
+from crystalline.run_folder import RunFolder, read_json
 from crystalline.tokens.stream import TokenStream
 from crystalline.tokens.tokenizer import Tokenizer
 
@@ -24,7 +24,8 @@ def held_out_score(run: RunFolder, checkpoint: Path) -> dict[str, Any]:
     stream, tokenizer = TokenStream(run.shards, "held_out"), Tokenizer.load(checkpoint)
     model = store.read_model(checkpoint)
     tokens = stream.read(0, len(stream))
-    if int(tokens.max()) >= model.shape.vocabulary:
+    same = read_json(run.shards / "index.json")["tokenizer"] == tokenizer.fingerprint
+    if not same or int(tokens.max()) >= model.shape.vocabulary:
         raise UserError(
             f"could not measure {checkpoint}",
             "the held-out text was encoded with another tokenizer",

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crystalline.model import operations
 from crystalline.model.shape import Shape
 
 IGNORE = -100  # a target that is not predicted (padding)
@@ -53,15 +54,15 @@ class FactorEmbedding(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * gain over the last dimension (Zhang & Sennrich 2019, arXiv 1910.07467), in fp32."""
+    """x / rms(x) * gain over the last dimension."""
 
     def __init__(self, width: int, epsilon: float) -> None:
         super().__init__()
         self.gain = nn.Parameter(torch.empty(width))
         self.epsilon = epsilon
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), self.gain.shape, self.gain, self.epsilon)
+    def forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        return operations.rms_norm(x, self.gain, self.epsilon, dtype)
 
 
 class KVCache:
@@ -96,17 +97,15 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], cache: KVCache | None) -> Tensor:
         s, (batch, time) = self.shape, x.shape[:2]
-        heads = F.linear(x, self.qkv.to(x.dtype)).view(batch, time, -1, s.head_width).transpose(1, 2)
-        q, k, v = heads.split((s.heads, s.kv_heads, s.kv_heads), dim=1)  # (B, H or K, T, W)
-        q = rotate(self.query_norm(q), rotary).to(x.dtype)
-        k = rotate(self.key_norm(k), rotary).to(x.dtype)
+        qkv = F.linear(x, self.qkv.to(x.dtype))
+        gains = self.query_norm.gain, self.key_norm.gain
+        q, k, v = operations.split_heads(qkv, *gains, rotary, s.heads, s.kv_heads, s.norm_epsilon)
         if cache is not None:
             k, v = cache.append(self.layer, k, v)
-        if s.heads != s.kv_heads:
-            k = k.repeat_interleave(s.heads // s.kv_heads, dim=1)
-            v = v.repeat_interleave(s.heads // s.kv_heads, dim=1)
-        # With a cache new tokens come one at a time (all keys are the past) or first (the usual triangle).
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=time > 1)
+        if time == k.shape[2]:
+            out = operations.causal_attention(q, k, v)
+        else:  # one new token after those in the cache
+            out = F.scaled_dot_product_attention(q, k, v, enable_gqa=s.heads != s.kv_heads)
         return F.linear(out.transpose(1, 2).reshape(batch, time, -1), self.output.to(x.dtype))
 
 
@@ -119,8 +118,8 @@ class FeedForward(nn.Module):
         self.down = nn.Parameter(torch.empty(shape.width, shape.hidden))
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = F.linear(x, self.gate_up.to(x.dtype)).chunk(2, dim=-1)
-        return F.linear(F.silu(gate) * up, self.down.to(x.dtype))
+        inner = operations.swiglu(F.linear(x, self.gate_up.to(x.dtype)))
+        return F.linear(inner, self.down.to(x.dtype))
 
 
 class Block(nn.Module):
@@ -134,8 +133,9 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(shape)
 
     def forward(self, x: Tensor, dtype: torch.dtype, rotary: tuple[Tensor, Tensor], cache: KVCache | None) -> Tensor:
-        x = x + self.attention(self.attention_norm(x).to(dtype), rotary, cache)
-        return x + self.feed_forward(self.feed_forward_norm(x).to(dtype))
+        x = x + self.attention(self.attention_norm(x, dtype), rotary, cache)
+        added: Tensor = self.feed_forward(self.feed_forward_norm(x, dtype))
+        return x + added
 
 
 class Transformer(nn.Module):
@@ -193,8 +193,8 @@ class Transformer(nn.Module):
             x = block(x, self.dtype, rotary, cache)
         if cache is not None:
             cache.length += time
-        final: Tensor = self.final_norm(x)
-        return final.to(self.dtype)
+        final: Tensor = self.final_norm(x, self.dtype)
+        return final
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
         """(B, T) tokens -> (B, T, V) logits in fp32; with `last_only` (B, 1, V), those after the last token."""
@@ -207,8 +207,9 @@ class Transformer(nn.Module):
 
         tokens, targets: (B, T).
         """
-        logits = self.forward(tokens)
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum")
+        table = self.embedding.table()
+        x = self.hidden(tokens, table)
+        return operations.head_loss(x.flatten(0, 1), table.to(self.dtype), targets.flatten())
 
     @torch.no_grad()
     def folded_embedding(self) -> Tensor:
@@ -222,10 +223,3 @@ def rotary_table(shape: Shape) -> tuple[Tensor, Tensor]:
     angles = torch.outer(torch.arange(shape.context, dtype=torch.float64), shape.rope_base**-exponents)
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos().float(), angles.sin().float()
-
-
-def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each pair (x[i], x[i + W/2]) of a head by its position's angle. x: (B, H, T, W)."""
-    cosine, sine = rotary
-    first, second = x.chunk(2, dim=-1)
-    return x * cosine + torch.cat((-second, first), dim=-1) * sine

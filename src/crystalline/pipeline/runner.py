@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 from crystalline.corpus import shards
 from crystalline.corpus.stage import build as build_corpus
 from crystalline.corpus.stage import iterate, source_fingerprint
-from crystalline.errors import UserError
+from crystalline.errors import EXIT_DAMAGED, UserError
 from crystalline.evaluation.held_out import held_out_score
 from crystalline.events import EventLog
 from crystalline.model import store
@@ -29,6 +30,7 @@ from crystalline.settings import Settings, load, to_toml
 from crystalline.tokens.codes import FILE as CODES_FILE
 from crystalline.tokens.codes import TokenCodes
 from crystalline.tokens.stream import TokenStream
+from crystalline.tokens.tokenizer import FILE as TOKENIZER_FILE
 from crystalline.tokens.tokenizer import Tokenizer, choose_vocabulary_size
 from crystalline.training.loop import Trainer
 from crystalline.training.plan import Plan, TextFacts, make_plan
@@ -77,8 +79,10 @@ def settings_of(run: RunFolder, overrides: dict[str, Any] | None = None) -> Sett
 
 def prepare(run: RunFolder, settings: Settings, events: EventLog) -> TextFacts:
     """Do what is missing before training can start. The caller holds the run's lock."""
-    if store.newest_whole(run) is not None:
+    newest = store.newest_whole(run)
+    if newest is not None:
         _warn_of_new_text(run, settings)
+        _mend(run, newest)
         return text_facts(run)
     done: dict[str, str] = read_json(run.root / "stages.json") if (run.root / "stages.json").exists() else {}
 
@@ -178,6 +182,26 @@ def _warn_of_new_text(run: RunFolder, settings: Settings) -> None:
         )
 
 
+def _mend(run: RunFolder, checkpoint: Path) -> None:
+    """Once training has begun: replace a harmed tokenizer from the checkpoint, and harmed shards from the corpus."""
+    if reason := damage(run.tokenizer):
+        log.warning("%s; the tokenizer is taken from checkpoint %s", reason, checkpoint.name)
+        with reporting_os_errors(f"write the tokenizer in {run.tokenizer}"), new_folder(run.tokenizer) as folder:
+            for name in (TOKENIZER_FILE, CODES_FILE):
+                shutil.copy(checkpoint / name, folder / name)
+    if reason := damage(run.shards):
+        # From any other text the weights would no longer be those of an undisturbed run.
+        if corpus_reason := damage(run.corpus):
+            raise UserError(
+                f"the text that {run.root} was trained on is damaged",
+                f"{reason}; {corpus_reason}",
+                f"restore {run.shards} from a backup, or make a new run",
+                EXIT_DAMAGED,
+            )
+        log.warning("%s; the shards are made again from the corpus", reason)
+        _shards(run)
+
+
 # --- training -------------------------------------------------------------------------------------------
 
 
@@ -209,7 +233,7 @@ def run(
         if trainer.step < recipe.steps:
             events.write("training.started", step=trainer.step, steps=recipe.steps)
             log.info("training from step %d to %d", trainer.step, recipe.steps)
-            trainer.train(events, lambda facts: on_step(trainer, facts))
+            trainer.train(events, lambda facts: on_step(trainer, facts), settings.training.workers)
             events.write("training.finished", step=trainer.step)
     return trainer
 

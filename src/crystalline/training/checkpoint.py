@@ -40,7 +40,7 @@ def save(
     state: dict[str, Any],
     keep: int,
 ) -> Path:
-    """Write the checkpoint of `step`, then remove all but the last `keep`.
+    """Write the checkpoint of `step`, then remove all but the last `keep` up to it.
 
     Raises UserError (exit code 5) when the disk does not take it; earlier checkpoints are then untouched.
     """
@@ -61,7 +61,10 @@ def save(
         write_json(part / store.RECIPE, recipe)
         for file in sorted(run.tokenizer.glob("*.json")):
             shutil.copy(file, part / file.name)
-    for old in store.checkpoint_folders(run)[keep:]:
+    folders = store.checkpoint_folders(run)
+    # Those of later steps are damaged, or training would have gone on from them: they must not push out good ones.
+    later = [f for f in folders if store.step_of(f) > step]
+    for old in later + folders[len(later) + keep :]:
         shutil.rmtree(old, ignore_errors=True)
     return folder
 

@@ -10,8 +10,9 @@ The same idea is in IntSGD (Mishchenko et al. 2022, arXiv 2102.08374) and in fix
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -23,10 +24,10 @@ CHUNK = 1 << 16  # elements worked on at a time: the temporaries stay in the pro
 
 
 class ExactSum:
-    """The running sum of flat fp32 gradients of length `size`."""
+    """A running sum of flat fp32 gradients, in the int64 tensor `total`."""
 
-    def __init__(self, size: int) -> None:
-        self.total = torch.zeros(size, dtype=torch.int64)
+    def __init__(self, total: Tensor) -> None:
+        self.total = total
         self._scaled = torch.empty(CHUNK)
         self._fixed = torch.empty(CHUNK, dtype=torch.int64)
 
@@ -47,12 +48,14 @@ class ExactSum:
                 fixed.copy_(scaled)  # toward zero: exact, whatever the rest of the sum is
                 self.total[offset + start : offset + start + part.numel()] += fixed
 
-    def write_to(self, gradient: Tensor) -> None:
-        """Put the sum into fp32 `gradient` (size,), rounded once."""
-        for start in range(0, self.total.numel(), CHUNK):
-            part = gradient[start : start + CHUNK]
-            part.copy_(self.total[start : start + CHUNK])
-            part.mul_(2.0**-FRACTION_BITS)
+
+def combine(totals: Sequence[Tensor], gradient: Tensor) -> None:
+    """Put the sum of several sums into the fp32 `gradient` (n,), rounded once."""
+    for start in range(0, gradient.numel(), CHUNK):
+        rows = [total[start : start + CHUNK] for total in totals]
+        part = gradient[start : start + CHUNK]
+        part.copy_(functools.reduce(torch.add, rows))
+        part.mul_(2.0**-FRACTION_BITS)
 
 
 def norm(pieces: Iterable[Tensor]) -> float:

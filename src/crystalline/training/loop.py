@@ -9,11 +9,11 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from crystalline.errors import Interrupted, UserError
 from crystalline.events import EventLog
@@ -26,13 +26,13 @@ from crystalline.settings import Generation
 from crystalline.tokens.codes import TokenCodes
 from crystalline.tokens.stream import TokenStream
 from crystalline.tokens.tokenizer import Tokenizer
-from crystalline.training import checkpoint, optimizers, position
+from crystalline.training import checkpoint, process
 from crystalline.training.batches import Batches
-from crystalline.training.exact_sum import ExactSum
 from crystalline.training.interrupt import StopRequest
-from crystalline.training.parameters import FlatParameters
+from crystalline.training.node_zero import Alone, Stopped, Team, Workers
 from crystalline.training.recipe import Recipe
 from crystalline.training.schedule import rate_at
+from crystalline.training.workspace import Workspace
 
 log = logging.getLogger("crystalline.training")
 DROPS_IN_A_ROW = 3  # unsound steps after which training stops
@@ -42,34 +42,28 @@ SAMPLE_TOKENS = 48
 class Trainer:
     """One training run: the network, its optimizers and its text, at some step.
 
-    Made at step 0 or at the newest whole checkpoint. `train` goes on until the recipe's last step.
+    Made at step 0; `resume` goes to the newest whole checkpoint, `train` to the recipe's last step.
     """
 
     def __init__(self, run: RunFolder, recipe: Recipe) -> None:
-        torch.set_num_threads(1)  # see training/position.py
+        process.prepare()
         self.run, self.recipe = run, recipe
         t = recipe.settings.training
-        self.tokenizer, codes = Tokenizer.load(run.tokenizer), TokenCodes.load(run.tokenizer)
-        self.model = Transformer(recipe.shape, codes.bags(), recipe.dtype)
+        self.tokenizer = Tokenizer.load(run.tokenizer)
+        bags = TokenCodes.load(run.tokenizer).bags() if recipe.shape.factors else None
+        self.model = Transformer(recipe.shape, bags, recipe.dtype)
         self.model.initialize(t.seed)
-        self.parameters = FlatParameters(self.model)
-        self.optimizers = optimizers.make(self.parameters, recipe.settings.optimizer, recipe.dtype)
+        self.workspace = Workspace(self.model, recipe, spheres=t.positions)
+        self.parameters, self.optimizers = self.workspace.parameters, self.workspace.optimizers
         assert t.micro_batch is not None
+        stream = TokenStream(run.shards, "train")
         self.batches = Batches(
-            TokenStream(run.shards, "train"),
-            t.seed,
-            recipe.shape.context,
-            t.micro_batch,
-            t.accumulation,
-            t.positions,
-            self.tokenizer.pad,
+            stream, t.seed, recipe.shape.context, t.micro_batch, t.accumulation, t.positions, self.tokenizer.pad
         )
-        self.step, self.tokens_seen = 0, 0
-        self.drops, self.drops_in_a_row = 0, 0
-        self.sum = ExactSum(self.parameters.values.numel())
-        self.gradient = torch.zeros_like(self.parameters.values)
         self.held_out = TokenStream(run.shards, "held_out")
         self.token_bytes = scoring.token_byte_lengths(self.tokenizer)
+        self.step, self.tokens_seen = 0, 0
+        self.drops, self.drops_in_a_row = 0, 0
 
     def resume(self) -> None:
         """Continue from the newest whole checkpoint, if there is one."""
@@ -78,40 +72,49 @@ class Trainer:
             state = checkpoint.restore(found, self.parameters, self.optimizers)
             self.step, self.tokens_seen, self.drops = state["step"], state["tokens"], state["drops"]
 
+    def team(self, workers: int, stop: Callable[[], bool]) -> Team:
+        """Who computes: that many processes, or this one when `workers` is 0."""
+        if workers == 0:
+            return Alone(self.workspace, self.batches, stop)
+        return Workers(self.workspace, self.batches, workers, stop)
+
     # ------------------------------------------------------------------------------------------------
     # Training loop
     # ------------------------------------------------------------------------------------------------
 
-    def train(self, events: EventLog, on_step: Callable[[dict[str, float]], None] = lambda _: None) -> None:
+    def train(
+        self,
+        events: EventLog,
+        on_step: Callable[[dict[str, float]], None] = lambda _: None,
+        workers: int | None = None,
+    ) -> None:
         """Train to the recipe's last step. Each step is written to `events` and given to `on_step`.
 
+        workers: processes; None: one a core. The weights do not depend on it.
         Raises Interrupted after Ctrl-C, with everything saved; UserError when training cannot go on.
         """
         recipe, settings = self.recipe, self.recipe.settings
         saved_at, saved_step = time.monotonic(), self.step
-        with StopRequest() as stop:
-            while self.step < recipe.steps:
+        count = min(process.cores(), settings.training.positions) if workers is None else workers
+        with StopRequest() as stop, closing(self.team(count, lambda: stop.asked)) as team:
+            while self.step < recipe.steps and not stop.asked:
                 began = time.monotonic()
                 targets = self.batches.targets_in_step(self.step)
 
-                # The same 12 positions in every step. Their order does not matter: the sum is exact.
-                self.sum.clear()
-                results = []
-                for number in range(settings.training.positions):
-                    result = position.compute(self.model, self.batches, self.step, number, targets)
-                    if result.sound:
-                        self.sum.add(position.pieces(self.parameters))
-                    results.append(result)
-                    if stop.asked:
-                        break
-                if stop.asked:
+                # The same 12 positions in every step, computed by whoever is free: their sum is exact.
+                try:
+                    results = team.positions(self.step, targets)
+                except Stopped:
                     break  # the unfinished step is done again on resuming
-
-                # Look before the weights change; then one update by the summed gradient.
                 loss = math.fsum(result.loss for result in results) / targets
                 rate = rate_at(self.step, recipe.steps, settings.scheduler)
-                norm = self._update(rate) if all(result.sound for result in results) else math.nan
-                self._check(norm, loss)
+
+                # Look before the weights change; then one update by the summed gradient, clipped.
+                norm = team.reduce() if all(result.sound for result in results) else math.nan
+                if self._usable(norm, loss):
+                    limit = settings.optimizer.clip_norm
+                    clip = limit / norm if limit and norm > limit else 1.0
+                    team.update(clip, rate, self.step + 1 - self.drops)
                 self.step += 1
                 self.tokens_seen += targets
 
@@ -137,25 +140,14 @@ class Trainer:
                     self.sample(events)
             if stop.asked and saved_step != self.step:
                 self.save(events)
-        if stop.asked:
+        if stop.asked and self.step < recipe.steps:
             raise Interrupted(f"step {self.step} is saved; the same command continues")
 
-    def _update(self, rate: float) -> float:
-        """One optimizer step by the summed gradient, clipped to the norm limit. Returns the norm before."""
-        self.sum.write_to(self.gradient)
-        norm = float(torch.linalg.vector_norm(self.gradient, dtype=torch.float64))
-        limit = self.recipe.settings.optimizer.clip_norm
-        if limit and norm > limit:
-            self.gradient.mul_(limit / norm)
-        for optimizer in self.optimizers:
-            optimizer.step(self.gradient, rate, self.step + 1 - self.drops)
-        return norm
-
-    def _check(self, norm: float, loss: float) -> None:
-        """Count a step whose gradient was not finite (its weights are unchanged); stop at three in a row."""
+    def _usable(self, norm: float, loss: float) -> bool:
+        """Whether the step may change the weights. Counts steps that may not; stops at three in a row."""
         if math.isfinite(norm):
             self.drops_in_a_row = 0
-            return
+            return True
         self.drops += 1
         self.drops_in_a_row += 1
         log.warning("step %d dropped: loss %s, gradient not finite or huge", self.step + 1, loss)
@@ -165,6 +157,7 @@ class Trainer:
                 f"{DROPS_IN_A_ROW} steps in a row had a loss or gradient that is not a usable number",
                 "train again in a new run with a lower optimizer.learning_rate, or precision fp32",
             )
+        return False
 
     def _save_due(self, saved_at: float) -> bool:
         c = self.recipe.settings.checkpointing
@@ -188,8 +181,11 @@ class Trainer:
 
     def evaluate(self, events: EventLog) -> scoring.Score:
         """Cross-entropy and bits per byte on the beginning of the held-out text."""
-        count = min(len(self.held_out), self.recipe.settings.training.evaluate_tokens + 1)
-        result = scoring.score(self.model, self.held_out.read(0, count), self.token_bytes)
+        training = self.recipe.settings.training
+        assert training.micro_batch is not None
+        tokens = self.held_out.read(0, min(len(self.held_out), training.evaluate_tokens + 1))
+        # No more windows at once than in training, so that evaluation never needs more memory than the plan says.
+        result = scoring.score(self.model, tokens, self.token_bytes, training.micro_batch)
         events.write("training.evaluation", step=self.step, bits_per_byte=result.bits_per_byte, **asdict(result))
         log.info(
             "held-out text: %.3f nats per token, %.3f bits per byte",

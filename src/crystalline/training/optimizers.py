@@ -1,43 +1,69 @@
-"""How weights change: Muon for matrices, AdamW or SGD for the rest, each in place over a range of the flat weights.
+"""How weights change: Muon for matrices, AdamW or SGD for the rest, each in place over its range of the flat weights.
 
-A step is given the whole gradient (already summed and clipped) and the schedule's share of the peak rate.
-State lives in flat tensors beside the weights, so that it is saved, resumed and later divided like them.
+A range is divided into units: single matrices for Muon, chunks for the others. Each unit is updated by itself, so it
+does not matter who updates which: any division of the units gives the same bits. State lies in flat tensors beside
+the weights, so that it is shared, saved and resumed like them.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import defaultdict
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from crystalline.settings import Optimizer as OptimizerSettings
-from crystalline.training.parameters import FlatParameters
+from crystalline.training.parameters import FlatParameters, Matrix
+
+CHUNK = 1 << 16  # weights in a unit that has no shape
+
+
+@dataclass(frozen=True)
+class Unit:
+    """values[start:end], updated as a whole. cost: relative time it takes."""
+
+    start: int
+    end: int
+    cost: float
 
 
 class RangeOptimizer(ABC):
-    """An optimizer of values[start:end]. `state`: name -> flat tensor of that length."""
+    """An optimizer of values[start:end] with its units.
 
-    def __init__(self, values: Tensor, start: int, end: int, rate: float, state_names: tuple[str, ...]) -> None:
+    `state`: name -> flat tensor of end - start numbers, at first zero. They may be replaced by shared ones.
+    """
+
+    state_names: tuple[str, ...] = ()
+
+    def __init__(self, values: Tensor, start: int, end: int, rate: float) -> None:
         self.values, self.start, self.end, self.rate = values, start, end, rate
-        self.state = {name: torch.zeros(end - start) for name in state_names}
+        self.state = {name: torch.zeros(end - start) for name in self.state_names}
+        self.units = [Unit(a, min(a + CHUNK, end), min(CHUNK, end - a)) for a in range(start, end, CHUNK)]
 
     @abstractmethod
-    def step(self, gradient: Tensor, share: float, number: int) -> None:
-        """Update the range. gradient: (n,) of all weights; share of the peak rate; number: 1, 2, 3, ..."""
+    def step(self, unit: Unit, g: Tensor, share: float, number: int) -> None:
+        """Update a unit. g: its flat gradient; share: of the peak rate; number: of the update, from 1."""
+
+    def touched(self, unit: Unit) -> list[Tensor]:
+        """Everything that `step` changes: the unit's weights and state."""
+        return [self.values[unit.start : unit.end], *(self._state(name, unit) for name in self.state_names)]
+
+    def _state(self, name: str, unit: Unit) -> Tensor:
+        return self.state[name][unit.start - self.start : unit.end - self.start]
 
 
 class AdamW(RangeOptimizer):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101)."""
 
+    state_names = ("mean", "square")
+
     def __init__(self, values: Tensor, start: int, end: int, rate: float, s: OptimizerSettings, decay: float) -> None:
-        super().__init__(values, start, end, rate, ("mean", "square"))
+        super().__init__(values, start, end, rate)
         self.beta1, self.beta2, self.epsilon, self.decay = s.beta1, s.beta2, s.epsilon, decay
 
-    def step(self, gradient: Tensor, share: float, number: int) -> None:
-        weights, g = self.values[self.start : self.end], gradient[self.start : self.end]
-        mean, square = self.state["mean"], self.state["square"]
+    def step(self, unit: Unit, g: Tensor, share: float, number: int) -> None:
+        weights, mean, square = self.touched(unit)
         rate = self.rate * share
         weights.mul_(1 - rate * self.decay)
         mean.lerp_(g, 1 - self.beta1)
@@ -49,14 +75,15 @@ class AdamW(RangeOptimizer):
 class SGD(RangeOptimizer):
     """Stochastic gradient descent with momentum and coupled weight decay, as torch.optim.SGD."""
 
+    state_names = ("momentum",)
+
     def __init__(self, values: Tensor, start: int, end: int, rate: float, s: OptimizerSettings, decay: float) -> None:
-        super().__init__(values, start, end, rate, ("momentum",))
+        super().__init__(values, start, end, rate)
         self.momentum, self.decay = s.momentum, decay
 
-    def step(self, gradient: Tensor, share: float, number: int) -> None:
-        weights = self.values[self.start : self.end]
-        g = gradient[self.start : self.end].add(weights, alpha=self.decay)
-        velocity = self.state["momentum"]
+    def step(self, unit: Unit, g: Tensor, share: float, number: int) -> None:
+        weights, velocity = self.touched(unit)
+        g = g.add(weights, alpha=self.decay)
         if number == 1:
             velocity.copy_(g)  # torch starts with the gradient itself
         else:
@@ -65,53 +92,47 @@ class SGD(RangeOptimizer):
 
 
 class Muon(RangeOptimizer):
-    """Momentum whose update is made orthogonal, matrix by matrix (Jordan et al. 2024, kellerjordan.github.io).
+    """Momentum whose update is made orthogonal, matrix by matrix (Jordan et al. 2024, "Muon").
 
-    The rate is for square matrices; taller ones get sqrt(rows / columns) of it, as in torch.optim.Muon.
+    The rate is for square matrices; taller ones get sqrt(rows / columns) of it, as in torch.optim.Muon. A unit is one
+    matrix: batching several would be a little faster, but the bits would then depend on who owns which.
     """
+
+    state_names = ("momentum",)
 
     def __init__(self, parameters: FlatParameters, rate: float, s: OptimizerSettings, dtype: torch.dtype) -> None:
-        start, end = parameters.matrices_from, parameters.values.numel()
-        super().__init__(parameters.values, start, end, rate, ("momentum",))
+        super().__init__(parameters.values, parameters.matrices_from, parameters.values.numel(), rate)
         self.momentum, self.decay, self.dtype = s.momentum, s.weight_decay, dtype
-        # Matrices of one shape go through the iteration together: few large products instead of many small.
-        self._momentum = torch.zeros_like(parameters.values)
-        self.state["momentum"] = self._momentum[start:end]
-        self._update = torch.empty_like(parameters.values)
-        by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        weights, updates = parameters.matrices(parameters.values), parameters.matrices(self._update)
-        for weight, update in zip(weights, updates, strict=True):
-            by_shape[weight.shape].append((weight, update))
-        self._stacks = list(by_shape.values())
+        # The iteration multiplies min(rows, columns) times per weight; reading and writing cost about 64 of these.
+        self.units = [Unit(m.start, m.end, m.size * (1 + min(m.rows, m.columns) / 64)) for m in parameters.matrices]
+        self._matrices: dict[int, Matrix] = {m.start: m for m in parameters.matrices}
 
-    def step(self, gradient: Tensor, share: float, number: int) -> None:
-        g, velocity = gradient[self.start : self.end], self.state["momentum"]
-        velocity.lerp_(g, 1 - self.momentum)
-        torch.lerp(g, velocity, self.momentum, out=self._update[self.start : self.end])  # Nesterov
+    def step(self, unit: Unit, g: Tensor, share: float, number: int) -> None:
+        matrix = self._matrices[unit.start]
+        weights, velocity = self.touched(unit)
         rate = self.rate * share
-        for stack in self._stacks:
-            rows, columns = stack[0][0].shape
-            scale = -rate * max(1.0, rows / columns) ** 0.5
-            directions = orthogonalize(torch.stack([update for _, update in stack]), self.dtype)
-            for (weight, _), direction in zip(stack, directions, strict=True):
-                weight.mul_(1 - rate * self.decay).add_(direction, alpha=scale)
+        velocity.lerp_(g, 1 - self.momentum)
+        update = torch.lerp(g, velocity, self.momentum).view(matrix.rows, matrix.columns)  # Nesterov
+        direction = orthogonalize(update, self.dtype).reshape(-1)
+        scale = -rate * max(1.0, matrix.rows / matrix.columns) ** 0.5
+        weights.mul_(1 - rate * self.decay).add_(direction, alpha=scale)
 
 
-def orthogonalize(matrices: Tensor, dtype: torch.dtype, iterations: int = 5) -> Tensor:
-    """The nearest (semi-)orthogonal matrices, roughly: singular values end between 0.7 and 1.2.
+def orthogonalize(matrix: Tensor, dtype: torch.dtype, iterations: int = 5) -> Tensor:
+    """The nearest (semi-)orthogonal matrix, roughly: singular values end between 0.7 and 1.2.
 
-    Newton-Schulz with the quintic of Jordan et al. 2024. matrices: (count, rows, columns); computed in `dtype`.
+    Newton-Schulz with the quintic of Jordan et al. 2024. matrix: (rows, columns) fp32; computed in `dtype`.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrices.to(dtype)
-    tall = x.shape[1] > x.shape[2]
+    x = matrix.to(dtype)
+    tall = x.shape[0] > x.shape[1]
     if tall:
-        x = x.mT
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+        x = x.mT.contiguous()
+    x = x / x.norm().clamp(min=1e-7)
     for _ in range(iterations):
         gram = x @ x.mT
-        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.baddbmm(x, polynomial, x, beta=a)
+        polynomial = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.addmm(x, polynomial, x, beta=a)
     return (x.mT if tall else x).float()
 
 
@@ -122,16 +143,13 @@ def make(parameters: FlatParameters, s: OptimizerSettings, dtype: torch.dtype) -
     """
     assert s.learning_rate is not None
     assert s.embedding_learning_rate is not None
-    values, middle = parameters.values, parameters.matrices_from
-    tables: RangeOptimizer
-    matrices: RangeOptimizer
+    values, middle, end = parameters.values, parameters.matrices_from, parameters.values.numel()
     if s.name == "sgd":
-        tables = SGD(values, 0, middle, s.embedding_learning_rate, s, 0.0)
-        matrices = SGD(values, middle, values.numel(), s.learning_rate, s, s.weight_decay)
-        return [tables, matrices]
+        return [
+            SGD(values, 0, middle, s.embedding_learning_rate, s, 0.0),
+            SGD(values, middle, end, s.learning_rate, s, s.weight_decay),
+        ]
     tables = AdamW(values, 0, middle, s.embedding_learning_rate, s, 0.0)
     if s.name == "muon":
-        matrices = Muon(parameters, s.learning_rate, s, dtype)
-    else:
-        matrices = AdamW(values, middle, values.numel(), s.learning_rate, s, s.weight_decay)
-    return [tables, matrices]
+        return [tables, Muon(parameters, s.learning_rate, s, dtype)]
+    return [tables, AdamW(values, middle, end, s.learning_rate, s, s.weight_decay)]

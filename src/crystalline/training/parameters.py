@@ -1,8 +1,8 @@
 """All weights of a network in one flat tensor, with the network's parameters as views of it.
 
-One tensor makes the rest of training simple: gradients are summed, optimizers step and checkpoints are
-written over plain ranges, and worker processes can share it. Tables and gains stand first, matrices last, so that
-each optimizer owns one contiguous range.
+One tensor makes the rest of training simple: gradients are summed, optimizers step and checkpoints are written over
+plain ranges, and worker processes share it. Tables and gains stand first, matrices last, so that each optimizer owns
+one contiguous range.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from torch import Tensor
 
 from crystalline.model.store import weights_hash
 from crystalline.model.transformer import Transformer
+
+ALIGNMENT = 16  # floats (64 bytes): matrix kernels may give other bits for weights at odd addresses
 
 
 @dataclass(frozen=True)
@@ -31,44 +33,54 @@ class Slot:
         return self.offset + math.prod(self.shape)
 
 
-class FlatParameters:
-    """The weights of `model`, moved into one flat fp32 tensor `values` (n,); the model sees its views.
+@dataclass(frozen=True)
+class Matrix:
+    """One mathematical matrix (queries, keys, values, gate and up apart) in the flat tensor."""
 
+    start: int
+    rows: int
+    columns: int
+
+    @property
+    def size(self) -> int:
+        return self.rows * self.columns
+
+    @property
+    def end(self) -> int:
+        return self.start + self.size
+
+
+class FlatParameters:
+    """The weights of `model` in one flat fp32 tensor `values` (n,); the model sees its views.
+
+    values: a tensor that holds the weights already (a worker's shared memory), or None to make one from the model's.
     `matrices_from` is where the block matrices begin: tables and gains are values[:matrices_from].
     """
 
-    def __init__(self, model: Transformer) -> None:
+    def __init__(self, model: Transformer, values: Tensor | None = None) -> None:
         parameters = dict(model.named_parameters())
-        names = sorted(parameters, key=lambda name: _is_matrix(name))  # stable: tables and gains first
+        names = sorted(parameters, key=_is_matrix)  # stable: tables and gains first
         self.slots: list[Slot] = []
         offset = 0
         for name in names:
             self.slots.append(Slot(name, offset, tuple(parameters[name].shape)))
-            offset = self.slots[-1].end
-        self.values = torch.empty(offset)
+            offset = -(-self.slots[-1].end // ALIGNMENT) * ALIGNMENT
         self.parameters = [parameters[name] for name in names]
-        self.matrices_from = next((s.offset for s in self.slots if _is_matrix(s.name)), offset)
+        self.values = torch.zeros(offset) if values is None else values
         for slot, parameter in zip(self.slots, self.parameters, strict=True):
             view = self.view(self.values, slot)
-            view.copy_(parameter.data)
+            if values is None:
+                view.copy_(parameter.data)
             parameter.data = view
-        self._rows = {
-            "qkv": [model.shape.heads, model.shape.kv_heads, model.shape.kv_heads],
-            "gate_up": [1, 1],
-        }
+        shape = model.shape
+        shares = {"qkv": [shape.heads, shape.kv_heads, shape.kv_heads], "gate_up": [1, 1]}
+        self.matrices = list(_matrices(self.slots, shares))
+        self.matrices_from = self.matrices[0].start
 
     @staticmethod
     def view(flat: Tensor, slot: Slot) -> Tensor:
         """The part of a flat tensor that belongs to `slot`, in its shape."""
         return flat[slot.offset : slot.end].view(slot.shape)
-
-    def matrices(self, flat: Tensor) -> Iterator[Tensor]:
-        """Views of `flat`, one for each mathematical matrix: queries, keys, values, gate and up apart."""
-        for slot in self.slots:
-            if _is_matrix(slot.name):
-                shares = self._rows.get(slot.name.rsplit(".", 1)[-1], [1])
-                rows = [slot.shape[0] * share // sum(shares) for share in shares]
-                yield from self.view(flat, slot).split(rows)
 
     def named(self) -> dict[str, Tensor]:
         """Name -> view of the weights, as a checkpoint stores them."""
@@ -77,6 +89,21 @@ class FlatParameters:
     def hash(self) -> str:
         """SHA-256 of all weights with their names and shapes."""
         return weights_hash(self.named())
+
+
+def flat_size(model: Transformer) -> int:
+    """How many numbers `FlatParameters` needs for this network, the gaps of alignment included."""
+    return sum(-(-p.numel() // ALIGNMENT) * ALIGNMENT for p in model.parameters())
+
+
+def _matrices(slots: list[Slot], shares: dict[str, list[int]]) -> Iterator[Matrix]:
+    for slot in slots:
+        if _is_matrix(slot.name):
+            start, (rows, columns) = slot.offset, slot.shape
+            parts = shares.get(slot.name.rsplit(".", 1)[-1], [1])
+            for part in parts:
+                yield Matrix(start, rows * part // sum(parts), columns)
+                start += rows * part // sum(parts) * columns
 
 
 def _is_matrix(name: str) -> bool:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from crystalline.model.library import library
 from crystalline.model.shape import SIZES, Shape, shape_of
 from crystalline.model.transformer import Transformer
 from crystalline.settings import Settings
-from crystalline.training import optimizers
-from crystalline.training.exact_sum import ExactSum, norm
+from crystalline.training import optimizers, process
+from crystalline.training.exact_sum import ExactSum, combine, norm
 from crystalline.training.parameters import FlatParameters
 from crystalline.training.recipe import Recipe, precision, settle
 
@@ -24,7 +25,9 @@ DEFAULT_MINUTES = 5.0
 DEFAULT_EPOCHS = 10.0  # most passes over a small text when the user set no length
 WANTED_STEPS = 400  # fewer, larger steps waste a short run: the micro-batch is made smaller instead
 OVERHEAD = 1.06  # evaluation, samples and checkpoints, as measured in whole runs
-BASE_MEMORY = 330e6  # bytes of a Python process with torch loaded
+SHARED_MACHINE = 1.08  # a position takes this much longer while the other cores compute too: they share caches
+WORKER_MEMORY = 40e6  # bytes of a worker process beyond what it shares with Node Zero
+BASE_MEMORY = 310e6  # bytes of a Python process with torch loaded and used once
 
 
 @dataclass(frozen=True)
@@ -79,15 +82,30 @@ def make_plan(settings: Settings, text: TextFacts) -> Plan:
     wanted = settings.model_copy(deep=True)
     wanted.training.micro_batch = micro_batch
     recipe = settle(wanted, size, text.vocabulary, text.factors, dict(text.identity), steps)
-    step_seconds = t.positions * t.accumulation * micro_batch * timing.sequence_seconds + timing.step_seconds
+    step_seconds = _step_seconds(settings, micro_batch, timing)
     return Plan(
         recipe,
         text,
         step_seconds,
-        memory(recipe),
+        memory(recipe, 0 if t.workers == 0 else _busy_workers(settings)),
         disk=(settings.checkpointing.keep + 1) * shape.parameters * (4 + 4 * _states(settings)),
         bits_per_byte=expected_bits_per_byte(shape, steps * recipe.tokens_per_step, text),
     )
+
+
+def _busy_workers(settings: Settings) -> int:
+    """Workers that really compute at the same time."""
+    t = settings.training
+    wanted = process.cores() if t.workers is None else max(1, t.workers)
+    return min(wanted, process.cores(), t.positions)
+
+
+def _step_seconds(settings: Settings, micro_batch: int, timing: Timing) -> float:
+    """One step with all workers: positions in rounds, then the update, which is shared too."""
+    t, workers = settings.training, _busy_workers(settings)
+    rounds = -(-t.positions // workers)
+    slower = 1.0 if workers == 1 else SHARED_MACHINE
+    return slower * rounds * t.accumulation * micro_batch * timing.sequence_seconds + timing.step_seconds / workers
 
 
 @dataclass(frozen=True)
@@ -100,7 +118,7 @@ class Timing:
 
 def probe(settings: Settings, shape: Shape, micro_batch: int, seconds: float = 2.0) -> Timing:
     """Run the real computation on random tokens for about `seconds`; medians."""
-    torch.set_num_threads(1)
+    process.prepare()
     dtype = torch.bfloat16 if precision(settings.training.precision) == "bf16" else torch.float32
     # The probe's factor bags: four factors a token, about what real vocabularies have.
     offsets = np.arange(shape.vocabulary + 1, dtype=np.int64) * 3
@@ -110,7 +128,8 @@ def probe(settings: Settings, shape: Shape, micro_batch: int, seconds: float = 2
     parameters = FlatParameters(model)
     rates = settings.optimizer.model_copy(update={"learning_rate": 1e-4, "embedding_learning_rate": 1e-4})
     steppers = optimizers.make(parameters, rates, dtype)
-    exact, gradient = ExactSum(parameters.values.numel()), torch.zeros_like(parameters.values)
+    total, gradient = torch.zeros_like(parameters.values, dtype=torch.int64), torch.zeros_like(parameters.values)
+    exact = ExactSum(total)
     tokens = torch.randint(0, shape.vocabulary, (micro_batch, shape.context + 1))
     times: list[float] = []
     began = time.perf_counter()
@@ -125,29 +144,37 @@ def probe(settings: Settings, shape: Shape, micro_batch: int, seconds: float = 2
     step_times = []
     for number in (1, 2, 3):
         start = time.perf_counter()
-        exact.write_to(gradient)
+        combine([total], gradient)
         for stepper in steppers:
-            stepper.step(gradient, 1.0, number)
+            for unit in stepper.units:
+                stepper.step(unit, gradient[unit.start : unit.end], 1.0, number)
         step_times.append(time.perf_counter() - start)
     return Timing(float(np.median(times[1:])) / micro_batch, float(np.median(step_times)))
 
 
-def memory(recipe: Recipe) -> float:
-    """Peak resident bytes of the training process.
+def memory(recipe: Recipe, workers: int) -> float:
+    """Resident bytes of all processes of a run at the peak, what they share counted once.
 
-    Weights, gradient, summed gradient (fp32 each), exact sum (int64), optimizer state, Muon's update; and what
-    the backward pass keeps: activations of every block and the logits.
+    Shared: weights, gradient, optimizer state. Each worker's own: its exact sum (int64), its gradient, in bf16 also
+    the copies of weights and gradients; what the backward pass keeps of every block; the table and the logits.
     """
-    shape, s = recipe.shape, recipe.settings
-    assert s.training.micro_batch is not None
-    fixed = shape.parameters * (4 + 4 + 4 + 8 + 4 * _states(s) + (4 if s.optimizer.name == "muon" else 0))
-    tokens = s.training.micro_batch * shape.context
-    item = 2 if recipe.dtype == torch.bfloat16 else 4
+    shape, t = recipe.shape, recipe.settings.training
+    assert t.micro_batch is not None
+    bf16 = recipe.dtype == torch.bfloat16
+    item = 2 if bf16 else 4
+    shared = shape.parameters * (4 + 4 + 4 * _states(recipe.settings))
     heads = shape.head_width * (shape.heads + 2 * shape.kv_heads)
-    block = 4 * 6 * shape.width + (item + 12) * heads + item * (5 * shape.hidden + 3 * shape.width)
-    logits = shape.vocabulary * (item + 4 + 4 + 4)
+    if library() is not None:
+        scores = item * shape.heads * shape.context
+        block = 8 * shape.width + item * (2 * shape.width + 4 * heads + 4 * shape.hidden) + scores
+        logits = item * shape.vocabulary
+    else:
+        block = 24 * shape.width + (item + 12) * heads + item * (5 * shape.hidden + 3 * shape.width)
+        logits = (item + 12) * shape.vocabulary
+    tokens = t.micro_batch * shape.context
     table = shape.vocabulary * shape.width * (4 + item + 4)
-    return BASE_MEMORY + fixed + tokens * (shape.layers * block + logits) + table
+    own = shape.parameters * (8 + 4 + (8 if bf16 else 0)) + tokens * (shape.layers * block + logits) + table
+    return BASE_MEMORY + shared + own * max(1, workers) + WORKER_MEMORY * workers
 
 
 def _states(settings: Settings) -> int:
@@ -161,7 +188,8 @@ def _size_for(seconds: float, settings: Settings, text: TextFacts) -> tuple[str,
     for size, row in SIZES.items():
         shape = shape_of(settings.model, size, text.vocabulary, text.factors)
         timing = probe(settings, shape, row[4], seconds=0.5)
-        tokens = seconds / OVERHEAD * shape.context / timing.sequence_seconds
+        step = _step_seconds(settings, row[4], timing)
+        tokens = seconds / OVERHEAD / step * settings.training.positions * row[4] * shape.context
         loss = curve(shape.block_parameters, tokens, text.tokens)
         if best is not None and loss >= best[0]:
             break  # the next sizes are slower still
@@ -174,7 +202,6 @@ def _length(settings: Settings, shape: Shape, text: TextFacts, micro_batch: int,
     """(steps, sequences in a position) from steps, epochs or time, whichever was set."""
     t = settings.training
     per_sequence = t.positions * t.accumulation * shape.context  # tokens in a step for each sequence
-    seconds_per_sequence = t.positions * t.accumulation * timing.sequence_seconds
 
     def steps_with(sequences: int) -> int:
         if t.steps is not None:
@@ -182,7 +209,7 @@ def _length(settings: Settings, shape: Shape, text: TextFacts, micro_batch: int,
         if t.epochs is not None:
             return max(1, round(t.epochs * text.tokens / (per_sequence * sequences)))
         seconds = (t.minutes or DEFAULT_MINUTES) * 60 / OVERHEAD
-        steps = int(seconds / (seconds_per_sequence * sequences + timing.step_seconds))
+        steps = int(seconds / _step_seconds(settings, sequences, timing))
         if t.minutes is None:
             steps = min(steps, round(DEFAULT_EPOCHS * text.tokens / (per_sequence * sequences)))
         return max(1, steps)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 
 from crystalline.errors import EXIT_USAGE, UserError
+from crystalline.model import library
 from crystalline.model.shape import SIZES, Shape, shape_of
 from crystalline.settings import Settings
 
@@ -126,6 +127,7 @@ def machine() -> dict[str, str]:
         "processor": platform.processor() or platform.machine(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
+        "kernels": library.identity(),
         "python": platform.python_version(),
         "system": platform.system(),
     }

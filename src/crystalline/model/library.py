@@ -1,0 +1,94 @@
+"""Compiles kernels.c for this processor, once, and loads it.
+
+The result is kept in the user's cache folder under a name made of the source, the compiler and the processor. Without
+a C compiler, or with CLLM_KERNELS=0, there is no library, and model/operations.py computes with PyTorch instead:
+slower, and with other bits, which is why the recipe of a run says which it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("kernels.c")
+# Not -ffast-math: it would let the compiler assume that there are no NaNs, and the guard lives on seeing them.
+FLAGS = [
+    "-O3",
+    "-march=native",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fopenmp-simd",
+    "-mprefer-vector-width=512",
+    "-shared",
+    "-fPIC",
+]
+DOUBLE_RESULT = ("add_exact", "cross_entropy_bf16", "cross_entropy_fp32")
+
+
+# Compilers for x86 use half of a 512-bit unit unless told to.
+WIDE = ["-mprefer-vector-width=512"]
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels, or None where they cannot be had."""
+    compiler = _compiler()
+    if os.environ.get("CLLM_KERNELS") == "0" or not compiler:
+        return None
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        loaded = ctypes.CDLL(str(_compiled(compiler)))
+        for name in DOUBLE_RESULT:
+            getattr(loaded, name).restype = ctypes.c_double
+        return loaded
+    return None
+
+
+def identity() -> str:
+    """Source, compiler, flags and processor, which the bits of the kernels depend on, as a hash; "" without them."""
+    return _key(_compiler()) if library() is not None else ""
+
+
+def _compiler() -> str:
+    """The path of a C compiler, "" when there is none."""
+    return next((path for name in ("cc", "gcc", "clang") if (path := shutil.which(name))), "")
+
+
+def _flags() -> list[str]:
+    return FLAGS + (WIDE if platform.machine() == "x86_64" else [])
+
+
+@functools.cache
+def _key(compiler: str) -> str:
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+    return hashlib.sha256(SOURCE.read_bytes() + version + " ".join(_flags()).encode() + _processor()).hexdigest()[:16]
+
+
+def _compiled(compiler: str) -> Path:
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crystalline"
+    target = folder / f"kernels-{_key(compiler)}.so"
+    if not target.exists():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:  # a home that cannot be written: compile for this process only
+            target = Path(tempfile.mkdtemp()) / target.name
+        part = target.with_suffix(f".{os.getpid()}.partial")
+        subprocess.run([compiler, *_flags(), str(SOURCE), "-o", str(part), "-lm"], capture_output=True, check=True)
+        os.replace(part, target)
+    return target
+
+
+def _processor() -> bytes:
+    """The instructions that -march=native may use."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_bytes().splitlines():
+            if line.startswith((b"flags", b"Features")):
+                return line
+    return platform.processor().encode()

@@ -1,0 +1,147 @@
+"""The compiled kernels against the same formulas in PyTorch, values and gradients."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from crystalline.model import library, operations
+
+pytestmark = pytest.mark.skipif(library.library() is None, reason="there is no C compiler here")
+TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2}
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+
+
+def numbers(*shape: int, seed: int = 0, scale: float = 1.0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+def both(monkeypatch, function, *inputs: torch.Tensor):
+    """(result, gradients) of `function` by the kernels, and by PyTorch in fp32."""
+    outcomes = []
+    for compiled in (True, False):
+        with monkeypatch.context() as patch:
+            if not compiled:
+                patch.setattr(operations, "library", lambda: None)
+            leaves = [x.clone() if compiled else x.float() for x in inputs]
+            leaves = [x.requires_grad_(x.is_floating_point()) for x in leaves]
+            out = function(*leaves)
+            outs = out if isinstance(out, tuple) else (out,)
+            loss = sum((o.float() * numbers(*o.shape, seed=9 + i)).sum() for i, o in enumerate(outs))
+            wanted = [x for x in leaves if x.requires_grad]
+            outcomes.append((outs, torch.autograd.grad(loss, wanted)))
+    return outcomes
+
+
+def assert_alike(outcomes, dtype):
+    (ours, our_gradients), (theirs, their_gradients) = outcomes
+    for a, b in zip((*ours, *our_gradients), (*theirs, *their_gradients), strict=True):
+        scale = max(float(b.abs().max()), 1e-2)  # a gradient that is zero but for rounding has no scale
+        assert float((a.float() - b).abs().max()) <= TOLERANCE[dtype] * scale
+
+
+@DTYPES
+@pytest.mark.parametrize("width", [8, 48, 130])
+def test_rms_norm(monkeypatch, dtype, width):
+    def function(x, gain):
+        return operations.rms_norm(x, gain, 1e-6, dtype if operations.library() else torch.float32)
+
+    assert_alike(both(monkeypatch, function, numbers(3, 7, width), numbers(width, seed=1)), dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize(("heads", "kv_heads", "width"), [(4, 4, 16), (6, 2, 10), (3, 1, 64)])
+def test_split_heads(monkeypatch, dtype, heads, kv_heads, width):
+    angles = numbers(9, width // 2, seed=5)
+    rotary = (torch.cat((angles, angles), 1).cos(), torch.cat((angles, angles), 1).sin())
+    qkv = numbers(2, 9, (heads + 2 * kv_heads) * width).to(dtype)
+
+    def function(x, a, b):
+        return operations.split_heads(x, a, b, rotary, heads, kv_heads, 1e-6)
+
+    assert_alike(both(monkeypatch, function, qkv, numbers(width, seed=1), numbers(width, seed=2)), dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("time", [1, 5, operations.QUERY_BLOCK, operations.QUERY_BLOCK + 3, 300])
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_causal_attention(monkeypatch, dtype, time, kv_heads):
+    q = numbers(2, 4, time, 16).to(dtype)
+    k, v = (numbers(2, kv_heads, time, 16, seed=s).to(dtype) for s in (1, 2))
+    assert_alike(both(monkeypatch, operations.causal_attention, q, k, v), dtype)
+
+
+@DTYPES
+def test_swiglu(monkeypatch, dtype):
+    x = torch.cat((numbers(5, 40, scale=4.0), torch.tensor([[-90.0, 90.0, 0.0, 20.0] * 10])))
+    assert_alike(both(monkeypatch, operations.swiglu, x.to(dtype)), dtype)
+
+
+@DTYPES
+def test_head_loss(monkeypatch, dtype):
+    targets = torch.tensor([3, 0, -100, 50, 17, -100])
+    x, table = numbers(6, 24, scale=3.0).to(dtype), numbers(51, 24, seed=1).to(dtype)
+    assert_alike(both(monkeypatch, lambda a, b: operations.head_loss(a, b, targets), x, table), dtype)
+
+
+def test_head_loss_of_padding_only_is_zero():
+    x, table = numbers(2, 8).requires_grad_(), numbers(5, 8).requires_grad_()
+    loss = operations.head_loss(x, table, torch.tensor([-100, -100]))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert not x.grad.any()
+    assert not table.grad.any()
+
+
+@DTYPES
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_bad_numbers_are_passed_on(dtype, value):
+    """The guard sees them in the loss and the gradient; kernels that hid them would let them train."""
+    x, table = numbers(3, 8), numbers(5, 8).to(dtype).requires_grad_()
+    x[1, 2] = value
+    normed = operations.rms_norm(x, torch.ones(8), 1e-6, dtype)
+    loss = operations.head_loss(normed, table, torch.tensor([1, 2, 3]))
+    loss.backward()
+    assert not math.isfinite(float(loss.detach()))
+    assert not torch.isfinite(table.grad).all()
+    gate = torch.full((1, 16), value).to(dtype)
+    assert not torch.isfinite(operations.swiglu(gate)).all()
+
+
+@DTYPES
+def test_rounding_to_bf16_is_the_processors(dtype):
+    """To nearest, ties to even: the norm of a row of ones times a gain is the gain itself, rounded."""
+    gain = numbers(4096, scale=3.0)
+    ones = torch.ones(1, 4096)
+    assert torch.equal(operations.rms_norm(ones, gain, 0.0, dtype)[0], gain.to(dtype))
+
+
+def test_the_same_input_gives_the_same_bits_at_any_address():
+    """Sums must not run in another order when a buffer begins elsewhere: workers have different addresses."""
+    for offset in (0, 16, 32, 48):
+        buffer = torch.zeros(64 * 100 + 64)
+        x = buffer[offset : offset + 6400].view(100, 64)
+        x.copy_(numbers(100, 64))
+        out = operations.rms_norm(x, numbers(64, seed=1), 1e-6, torch.float32)
+        if offset == 0:
+            first = out
+        assert torch.equal(out, first)
+
+
+def test_a_machine_without_compiler_computes_too(monkeypatch):
+    x = numbers(2, 8, 16)
+    monkeypatch.setattr(operations, "library", lambda: None)
+    torch.testing.assert_close(
+        operations.rms_norm(x, torch.ones(16), 1e-6, torch.float32), F.rms_norm(x, (16,), torch.ones(16), 1e-6)
+    )
+
+
+def test_the_kernels_are_named_by_what_their_bits_depend_on(monkeypatch):
+    name = library.identity()
+    assert len(name) == 16
+    monkeypatch.setattr(library, "WIDE", ["-O2"])
+    monkeypatch.setattr(library, "FLAGS", [*library.FLAGS, "-O1"])
+    library._key.cache_clear()
+    assert library.identity() != name
+    library._key.cache_clear()
