@@ -107,7 +107,7 @@ def test_possible_start_of_a_stop_string():
 
 
 def test_sampling_settings_are_checked(model):
-    with pytest.raises(UserError, match="top-p"):
+    with pytest.raises(UserError, match="top_p"):
         model.sampling(top_p=0.0)
     with pytest.raises(UserError, match="temperature"):
         model.sampling(temperature=-1.0)

@@ -267,8 +267,18 @@ def test_a_bad_number_changes_nothing(run, monkeypatch, kind):
     assert made.drops == 2
 
 
+def test_a_dropped_step_is_no_update(run, monkeypatch):
+    """AdamW divides by 1 - beta^updates: its first update moves each weight by the rate, whenever it comes."""
+    states = []
+    made = trainer(run, training__steps=3, optimizer__name="adamw", optimizer__clip_norm=0.0)
+    Poison(made, monkeypatch, (0,), **BAD["one NaN"])
+    with EventLog(run.events) as log:
+        made.train(log, lambda facts: states.append(state_of(made)[0][: made.parameters.matrices_from]), workers=0)
+    rate = made.recipe.settings.optimizer.embedding_learning_rate * steps_of(run)[2]["rate"]
+    assert float((states[1] - states[0]).abs().max()) == pytest.approx(rate, rel=1e-3)
+
+
 def test_a_resumed_run_remembers_its_dropped_steps(new_run, monkeypatch):
-    """AdamW's first steps depend on how many there were: a dropped one is none."""
     asked = {"training__steps": 8, "optimizer__name": "adamw", "checkpointing__every_steps": 4}
     runs = [new_run(name) for name in ("whole", "broken")]
     for run, end in zip(runs, (9, 6), strict=True):

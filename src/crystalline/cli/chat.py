@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from crystalline.model.generation import load
+    from crystalline.model.generation import load, visible
     from crystalline.pipeline.conversation import Conversation
     from crystalline.run_folder import RunFolder
 
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
             try:
                 for piece in conversation.answer(model, line, how, args.tokens):
                     answer += piece
-                    print(piece, end="", flush=True)
+                    print(visible(piece) if sys.stdout.isatty() else piece, end="", flush=True)
             except KeyboardInterrupt:
                 pass  # the answer so far is kept
             print()

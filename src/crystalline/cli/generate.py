@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     # An argument may hold bytes that are no text: they are replaced, as in standard input.
     given = sys.stdin.read() if args.prompt is None else args.prompt
     prompt = os.fsencode(given).decode("utf-8", "replace")
-    from crystalline.model.generation import Generated, load
+    from crystalline.model.generation import Generated, load, visible
 
     model = load(args.run)
     how = model.sampling(
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     for piece in model.stream(prompt, how, args.tokens, args.stop, result):
         pieces.append(piece)
         if not args.json:
-            print(piece, end="", flush=True)
+            print(visible(piece) if sys.stdout.isatty() else piece, end="", flush=True)
     seconds = time.perf_counter() - began
     if args.json:
         output.print_json(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from crystalline.errors import EXIT_DAMAGED, EXIT_USAGE, UserError
 from crystalline.model import store
@@ -118,15 +119,22 @@ class LanguageModel:
         names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
         values: dict[str, Any] = {name: getattr(self.defaults, name) for name in names}
         values.update({name: value for name, value in changes.items() if value is not None})
-        if not (values["temperature"] >= 0 and 0 < values["top_p"] <= 1 and 0 <= values["min_p"] <= 1
-                and values["top_k"] >= 0 and values["repetition_penalty"] > 0):  # fmt: skip
+        try:
+            Generation.model_validate({name: values[name] for name in names} | {"max_tokens": 1})
+        except ValidationError as error:
+            problems = [f"{item['loc'][0]} = {item['input']!r}: {item['msg']}" for item in error.errors()]
             raise UserError(
                 "these sampling settings cannot be used",
-                ", ".join(f"{name} {value}" for name, value in values.items()),
-                "temperature ≥ 0, top-k ≥ 0, 0 < top-p ≤ 1, 0 ≤ min-p ≤ 1, repetition penalty > 0",
+                "; ".join(problems),
+                "see the section [generation] of docs/settings.md for the limits",
                 EXIT_USAGE,
-            )
+            ) from error
         return Sampling(**values)
+
+
+def visible(text: str) -> str:
+    """Text that is safe to show in a terminal: control characters, which could do things to it, become dots."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "·" for c in text)
 
 
 def _possible_start(text: str, stop: Sequence[str]) -> int:

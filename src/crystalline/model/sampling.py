@@ -32,8 +32,9 @@ def distribution(logits: Tensor, seen: Sequence[int], how: Sampling) -> Tensor:
 
     logits: (V,) fp32. seen: tokens already in the text. how.temperature must not be 0.
     """
-    logits = penalize(logits, seen, how.repetition_penalty) / how.temperature
-    probabilities = torch.softmax(logits, dim=-1)
+    logits = penalize(logits, seen, how.repetition_penalty)
+    # Relative to the best before dividing: a temperature near 0 must not make infinities of all.
+    probabilities = torch.softmax((logits - logits.max()) / how.temperature, dim=-1)
     ordered, order = probabilities.sort(descending=True, stable=True)
     keep = torch.ones_like(ordered, dtype=torch.bool)
     if how.top_k:

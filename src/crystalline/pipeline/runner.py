@@ -21,7 +21,7 @@ import numpy as np
 from crystalline.corpus import shards
 from crystalline.corpus.stage import build as build_corpus
 from crystalline.corpus.stage import iterate, source_fingerprint
-from crystalline.errors import EXIT_DAMAGED, UserError
+from crystalline.errors import EXIT_DAMAGED, EXIT_USAGE, UserError
 from crystalline.evaluation.held_out import held_out_score
 from crystalline.events import EventLog
 from crystalline.model import store
@@ -248,39 +248,53 @@ def _recipe(
 
     Before the first checkpoint other settings simply make another recipe; after it they are an error.
     """
-    asked = settings.model_dump(include=set(FIXED))
+    asked = settings.model_dump(include=set(FIXED), exclude={"training": {"workers"}})
     if run.recipe.exists():
         saved = read_json(run.recipe)
-        if store.newest_whole(run) is not None:
+        newest = store.newest_whole(run)
+        if newest is not None:
             recipe = Recipe.from_json(saved)
             check_same(recipe, settings)
-            return _with_length(run, recipe, settings)
+            return _with_length(run, recipe, settings, store.step_of(newest))
         if saved["asked"] == asked and saved["text"] == text.identity:
             return Recipe.from_json(saved)
     made = make_plan(settings, text)
     on_plan(made)
     events.write("training.planned", recipe=made.recipe.to_json(), seconds=made.seconds, memory=made.memory)
     with reporting_os_errors(f"write to {run.root}"):
-        write_json(run.recipe, made.recipe.to_json() | {"asked": asked})
+        in_file = load(run.settings, {}).training.steps
+        write_json(run.recipe, made.recipe.to_json() | {"asked": asked, "steps_in_file": in_file})
     return made.recipe
 
 
-def _with_length(run: RunFolder, recipe: Recipe, settings: Settings) -> Recipe:
-    """The recipe with the number of steps that is asked for now, if one is."""
-    steps = settings.training.steps
-    if steps is None or steps == recipe.steps:
+def _with_length(run: RunFolder, recipe: Recipe, settings: Settings, done: int) -> Recipe:
+    """The recipe with the number of steps that is asked for now, if a new one is.
+
+    done: steps that the newest checkpoint has. A length that the settings file had before is nothing new: it does not
+    take back what a flag has asked for since.
+    """
+    steps, in_file = settings.training.steps, load(run.settings, {}).training.steps
+    saved = read_json(run.recipe)
+    if steps in (None, recipe.steps) or (steps == in_file == saved.get("steps_in_file")):
         return recipe
-    longer = recipe.settings.model_copy(deep=True)
-    longer.training.steps = steps
-    changed = Recipe(longer, recipe.shape, recipe.text)
+    if steps < done:
+        raise UserError(
+            f"could not train {run.root} to step {steps}",
+            f"it is at step {done} already",
+            f"ask for {done} steps or more, or make a new run",
+            EXIT_USAGE,
+        )
     log.warning(
         "the length of this run changes from %d to %d steps; the learning rate follows the new length from here on",
         recipe.steps,
         steps,
     )
+    changed = recipe.settings.model_copy(deep=True)
+    changed.training.steps = steps
+    recipe = Recipe(changed, recipe.shape, recipe.text)
     with reporting_os_errors(f"write to {run.root}"):
-        write_json(run.recipe, read_json(run.recipe) | changed.to_json())
-    return changed
+        write_json(run.recipe, saved | recipe.to_json() | {"steps_in_file": in_file})
+    return recipe
 
 
 # --- measuring ------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import numpy as np
 from crystalline.errors import Interrupted, UserError
 from crystalline.events import EventLog
 from crystalline.model import scoring, store
-from crystalline.model.generation import LanguageModel
+from crystalline.model.generation import LanguageModel, visible
 from crystalline.model.sampling import Sampling
 from crystalline.model.transformer import Transformer
 from crystalline.run_folder import RunFolder
@@ -214,7 +214,8 @@ class Trainer:
 
 
 def _one_block(prompt: str, text: str) -> str:
-    return "\n    │ ".join(["", *f"{prompt.strip()}▸{text}".rstrip().splitlines()])
+    shown = visible(f"{prompt.strip()}▸{text}".rstrip())
+    return "\n    │ ".join(["", *shown.split("\n")])
 
 
 def _every(setting: int | None) -> int:
