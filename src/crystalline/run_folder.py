@@ -55,6 +55,7 @@ class RunFolder:
         self.checkpoints = self.root / "checkpoints"
         self.evaluation = self.root / "evaluation"
         self.chats = self.root / "chats"
+        self.commands = self.root / "commands"  # orders to the process that trains
 
     @classmethod
     def create(cls, root: str | Path, settings_text: str) -> RunFolder:
@@ -99,6 +100,17 @@ class RunFolder:
                 "use the version of crystalline that wrote it (see manifest.json)",
             )
         return run
+
+    def is_locked(self) -> bool:
+        """Whether some process works in this folder now."""
+        if not self.lock_file.exists():
+            return False
+        with reporting_os_errors(f"look at the lock of {self.root}"), open(self.lock_file) as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from crystalline.cli.output import count, duration, size
+from crystalline.errors import EXIT_OK
 
 if TYPE_CHECKING:
     from crystalline.training.loop import Trainer
@@ -74,6 +75,17 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-p", type=float, metavar="P", help="leave out tokens under P of the best one's")
     parser.add_argument("--repetition-penalty", type=float, metavar="R", help="above 1: repeat less")
     parser.add_argument("--seed", type=whole(0), default=0, metavar="S", help="the same seed gives the same text")
+
+
+def order(args: argparse.Namespace, name: str, **arguments: Any) -> int:
+    """Send an order to the process that trains args.run."""
+    from crystalline.run_folder import RunFolder
+    from crystalline.training import commands
+
+    commands.send(RunFolder.open(args.run), name, **arguments)
+    if not args.quiet:
+        print(f"sent '{name}' to {args.run}: it is done before the next step")
+    return EXIT_OK
 
 
 def plan_text(plan: Plan) -> str:

@@ -1,4 +1,4 @@
-"""`cllm hash`: the SHA-256 of a model's weights."""
+"""`cllm hash`: the SHA-256 of a model's weights, or of its loss log."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from crystalline.errors import EXIT_OK
 
 EXAMPLES = """example:
   cllm hash my-model
+  cllm hash my-model --log
   test "$(cllm hash run-1)" = "$(cllm hash run-2)" && echo "the same model" """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run folder or a checkpoint folder")
+    parser.add_argument("--log", action="store_true", help="of the losses of all steps, instead of the weights")
     common.add_json(parser)
 
 
@@ -23,7 +25,12 @@ def run(args: argparse.Namespace) -> int:
     from crystalline.model import store
 
     folder = store.find(Path(args.run))
-    digest = store.weights_hash(store.read_weights(folder))
+    if args.log:
+        from crystalline.pipeline.status import log_hash
+
+        digest = log_hash(args.run, store.step_of(folder))
+    else:
+        digest = store.weights_hash(store.read_weights(folder))
     if args.json:
         output.print_json({"sha256": digest, "checkpoint": folder.name})
     else:

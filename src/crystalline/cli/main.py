@@ -38,6 +38,12 @@ VERBS = {
     "models": "list the models below a folder",
     "hash": "print the SHA-256 of a model's weights",
     "lattice": "prime codes, factors and families of tokens",
+    "status": "how far a run is, and what its workers do",
+    "pause": "hold a run that is training; its workers stay",
+    "resume": "let a paused run go on",
+    "stop": "save a run that is training and end it",
+    "checkpoint": "save a run that is training now",
+    "workers": "change the number of workers of a run that is training",
     "doctor": "check this machine and installation",
 }
 EXIT_CODES = """exit codes:

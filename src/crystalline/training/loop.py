@@ -26,7 +26,7 @@ from crystalline.settings import Generation
 from crystalline.tokens.codes import TokenCodes
 from crystalline.tokens.stream import TokenStream
 from crystalline.tokens.tokenizer import Tokenizer
-from crystalline.training import checkpoint, process
+from crystalline.training import checkpoint, commands, process
 from crystalline.training.batches import Batches
 from crystalline.training.interrupt import StopRequest
 from crystalline.training.node_zero import Alone, Stopped, Team, Workers
@@ -37,6 +37,8 @@ from crystalline.training.workspace import Workspace
 log = logging.getLogger("crystalline.training")
 DROPS_IN_A_ROW = 3  # unsound steps after which training stops
 SAMPLE_TOKENS = 48
+SPHERES_EVERY = 5.0  # seconds between records of what each worker has done
+PAUSE_SECONDS = 0.2  # how often a paused run looks for orders
 
 
 class Trainer:
@@ -94,10 +96,14 @@ class Trainer:
         Raises Interrupted after Ctrl-C, with everything saved; UserError when training cannot go on.
         """
         recipe, settings = self.recipe, self.recipe.settings
-        saved_at, saved_step = time.monotonic(), self.step
+        saved_at, saved_step, spoken_at = time.monotonic(), self.step, -math.inf
         count = min(process.cores(), settings.training.positions) if workers is None else workers
+        commands.clear(self.run)
         with StopRequest() as stop, closing(self.team(count, lambda: stop.asked)) as team:
-            while self.step < recipe.steps and not stop.asked:
+            while self.step < recipe.steps:
+                self._obey(team, stop, events)
+                if stop.asked:
+                    break
                 began = time.monotonic()
                 targets = self.batches.targets_in_step(self.step)
 
@@ -129,6 +135,10 @@ class Trainer:
                 events.write("training.step", **{k: _finite(v) for k, v in facts.items()})
                 on_step(facts)
 
+                if began - spoken_at >= SPHERES_EVERY:
+                    events.write("training.spheres", step=self.step, spheres=team.spheres())
+                    spoken_at = began
+
                 # Once in a while: save first, so that nothing below can cost work; then measure, then show.
                 last = self.step == recipe.steps
                 if last or self._save_due(saved_at):
@@ -142,6 +152,25 @@ class Trainer:
                 self.save(events)
         if stop.asked and self.step < recipe.steps:
             raise Interrupted(f"step {self.step} is saved; the same command continues")
+
+    def _obey(self, team: Team, stop: StopRequest, events: EventLog) -> None:
+        """Do what other processes have ordered (`cllm pause`, ...), between two steps."""
+        paused = False
+        while True:
+            for name, arguments in commands.take(self.run):
+                log.info("order: %s %s", name, " ".join(str(v) for v in arguments.values()))
+                events.write("training.order", step=self.step, order=name, **arguments)
+                if name == "checkpoint":
+                    self.save(events)
+                elif name == "workers":
+                    team.resize(int(arguments["count"]))
+                elif name == "stop":
+                    stop.asked = True
+                else:
+                    paused = name == "pause"
+            if stop.asked or not paused:
+                return
+            time.sleep(PAUSE_SECONDS)
 
     def _usable(self, norm: float, loss: float) -> bool:
         """Whether the step may change the weights. Counts steps that may not; stops at three in a row."""

@@ -48,6 +48,12 @@ class Team(Protocol):
     def update(self, clip: float, share: float, number: int) -> None:
         """Change the weights."""
 
+    def resize(self, count: int) -> None:
+        """Have `count` workers from the next step on."""
+
+    def spheres(self) -> list[dict[str, float]]:
+        """What each worker has done so far."""
+
     def close(self) -> None:
         """End all processes."""
 
@@ -75,6 +81,12 @@ class Alone:
     def update(self, clip: float, share: float, number: int) -> None:
         self.workspace.memory["marks"].fill_(UNTOUCHED)
         self.sphere.update(self.everything, clip, share, number)
+
+    def resize(self, count: int) -> None:
+        log.warning("this run computes in its main process; it has no workers to change")
+
+    def spheres(self) -> list[dict[str, float]]:
+        return []
 
     def close(self) -> None:
         pass
@@ -254,6 +266,26 @@ class Workers:
         process.start()
         theirs.close()
         self.team.append(Worker(number, process, ours))
+
+    def resize(self, count: int) -> None:
+        count = max(1, min(count, self.workspace.spheres))
+        for worker in sorted(self.team, key=lambda worker: worker.number)[count:]:
+            worker.pipe.close()
+            worker.process.join()
+            self.team.remove(worker)
+        self.count = count
+        taken = {worker.number for worker in self.team}
+        for number in range(count):
+            if number not in taken:
+                self._start(number)
+
+    def spheres(self) -> list[dict[str, float]]:
+        """For each worker: number, pid, positions and steals so far, seconds busy and updating, peak memory."""
+        names = ("number", "positions", "steals", "busy", "update", "memory")
+        return [
+            {"pid": worker.process.pid or 0, **{name: getattr(worker, name) for name in names}}
+            for worker in sorted(self.team, key=lambda worker: worker.number)
+        ]
 
     def _replace(self, dead: Worker) -> None:
         """Start another process in the place of one that died."""

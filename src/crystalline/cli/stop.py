@@ -1,0 +1,18 @@
+"""`cllm stop`: an order to a run that is training in another process."""
+
+from __future__ import annotations
+
+import argparse
+
+from crystalline.cli import common
+
+EXAMPLES = """example:
+  cllm stop my-model"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    common.add_run(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    return common.order(args, "stop")

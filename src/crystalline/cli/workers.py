@@ -1,0 +1,23 @@
+"""`cllm workers`: an order to a run that is training in another process."""
+
+from __future__ import annotations
+
+import argparse
+
+from crystalline.cli import common
+from crystalline.errors import EXIT_USAGE, UserError
+
+EXAMPLES = """example:
+  cllm workers my-model 1      leave a core free; the weights do not depend on it
+  cllm workers my-model 2"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    common.add_run(parser)
+    parser.add_argument("count", type=int, metavar="N", help="how many workers, from the next step on")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.count < 1:
+        raise UserError(f"{args.count} workers cannot train", "at least one is needed", "1 or more", EXIT_USAGE)
+    return common.order(args, "workers", count=args.count)
