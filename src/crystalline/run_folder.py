@@ -289,5 +289,5 @@ def damage(folder: Path) -> str:
         if not file.is_file():
             return f"{file} is missing"
         if sha256_file(file) != entry[0]:
-            return f"{file} does not have its checksum"
+            return f"{file} does not have its checksum in {SEAL}"
     return ""

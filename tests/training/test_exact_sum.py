@@ -5,6 +5,7 @@ import random
 
 import torch
 
+from crystalline.training import exact_sum
 from crystalline.training.exact_sum import CHUNK, LARGEST_NORM, ExactSum, combine, norm
 
 
@@ -89,3 +90,10 @@ def test_norm_sees_every_element():
     for bad in (float("nan"), float("inf"), float("-inf")):
         pieces[1][2, 3] = bad
         assert not norm(pieces) <= LARGEST_NORM
+
+
+def test_the_compiled_sum_and_the_other_are_the_same(monkeypatch):
+    gradients = [*terms(5, 3001), torch.tensor([1e-15, -1e-15, 3.6e-15, 0.0, -0.0, 100.0, -100.0]).repeat(429)[:3001]]
+    compiled = summed(gradients)
+    monkeypatch.setattr(exact_sum, "library", lambda: None)
+    assert torch.equal(summed(gradients), compiled)

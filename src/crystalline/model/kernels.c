@@ -40,31 +40,23 @@ static inline float exp_(float x) {
     return p * bits_to_float((uint32_t)(((int32_t)n + 127) << 23));
 }
 
-/* Add n gradient elements, as multiples of 1/scale, to `sum`; returns the sum of their squares. Elements that are not
-   finite or too large make the result so too, and what they add does not matter: the step is dropped. */
-double add_exact(const float *restrict g, int64_t *restrict sum, long n, float scale) {
-    double squares = 0.0;
-    for (long start = 0; start < n; start += 4096) {
-        long end = start + 4096 < n ? start + 4096 : n;
-        double part = 0.0;
-        #pragma omp simd reduction(+ : part)
-        for (long i = start; i < end; i++) {
-            float s = g[i] * scale;
-            s = s < 9.0e18f ? s : 9.0e18f; /* also where s is NaN */
-            s = s > -9.0e18f ? s : -9.0e18f;
-            sum[i] += (int64_t)s;
-            part += (double)g[i] * (double)g[i];
-        }
-        squares += part;
+/* Add n gradient elements to `sum`, as whole multiples of 1/scale (toward zero). What elements add that are not finite
+   or too large does not matter: their step is dropped. */
+void add_exact(const float *restrict g, int64_t *restrict sum, long n, float scale) {
+    #pragma omp simd
+    for (long i = 0; i < n; i++) {
+        float s = g[i] * scale;
+        s = s < 9.0e18f ? s : 9.0e18f; /* also where s is NaN */
+        s = s > -9.0e18f ? s : -9.0e18f;
+        sum[i] += (int64_t)s;
     }
-    return squares;
 }
 
 #define T bf16
 #define LOAD(x) up(x)
 #define STORE(x) down(x)
 #define NAME(x) x##_bf16
-#include __FILE__
+#include "kernels.c"
 #undef T
 #undef LOAD
 #undef STORE
@@ -73,7 +65,7 @@ double add_exact(const float *restrict g, int64_t *restrict sum, long n, float s
 #define LOAD(x) (x)
 #define STORE(x) (x)
 #define NAME(x) x##_fp32
-#include __FILE__
+#include "kernels.c"
 
 #else
 

@@ -13,9 +13,12 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Sequence
+from ctypes import c_float, c_long, c_void_p
 
 import torch
 from torch import Tensor
+
+from crystalline.model.library import library
 
 FRACTION_BITS = 48  # resolution 3.6e-15
 # 144 positions of this norm cannot overflow: 144 * 2^7 * 2^48 < 2^63. A sound position has a norm under 10.
@@ -39,8 +42,18 @@ class ExactSum:
 
         The caller has checked with `norm` that it is finite and not larger than LARGEST_NORM.
         """
+        kernels = library()
         for offset, piece in pieces:
             flat = piece.reshape(-1)
+            if kernels is not None:
+                place = self.total[offset : offset + flat.numel()]
+                kernels.add_exact(
+                    c_void_p(flat.data_ptr()),
+                    c_void_p(place.data_ptr()),
+                    c_long(flat.numel()),
+                    c_float(2.0**FRACTION_BITS),
+                )
+                continue
             for start in range(0, flat.numel(), CHUNK):
                 part = flat[start : start + CHUNK]
                 scaled, fixed = self._scaled[: part.numel()], self._fixed[: part.numel()]

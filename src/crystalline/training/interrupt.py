@@ -21,7 +21,8 @@ class StopRequest:
         # Only the main thread may set handlers; elsewhere (a page's worker thread) the caller sets `asked`.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
+                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and background jobs of scripts ignore some
+                    self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(

@@ -134,6 +134,7 @@ class Trainer:
                 }
                 events.write("training.step", **{k: _finite(v) for k, v in facts.items()})
                 on_step(facts)
+                self._stop_if_hopeless()
 
                 if began - spoken_at >= SPHERES_EVERY:
                     events.write("training.spheres", step=self.step, spheres=team.spheres())
@@ -173,20 +174,22 @@ class Trainer:
             time.sleep(PAUSE_SECONDS)
 
     def _usable(self, norm: float, loss: float) -> bool:
-        """Whether the step may change the weights. Counts steps that may not; stops at three in a row."""
+        """Whether the step may change the weights. Counts steps that may not."""
         if math.isfinite(norm):
             self.drops_in_a_row = 0
             return True
         self.drops += 1
         self.drops_in_a_row += 1
         log.warning("step %d dropped: loss %s, gradient not finite or huge", self.step + 1, loss)
+        return False
+
+    def _stop_if_hopeless(self) -> None:
         if self.drops_in_a_row >= DROPS_IN_A_ROW:
             raise UserError(
-                f"training stopped at step {self.step + 1}",
+                f"training stopped at step {self.step}",
                 f"{DROPS_IN_A_ROW} steps in a row had a loss or gradient that is not a usable number",
                 "train again in a new run with a lower optimizer.learning_rate, or precision fp32",
             )
-        return False
 
     def _save_due(self, saved_at: float) -> bool:
         c = self.recipe.settings.checkpointing
