@@ -20,7 +20,7 @@ def findings():
 def test_it_looks_at_everything(monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(50e9))
     found = findings()
-    expected = {"python", *doctor.LIBRARIES, "precision", "cores", "memory", "disk", "writing"}
+    expected = {"python", *doctor.LIBRARIES, "precision", "kernels", "cores", "memory", "disk", "writing"}
     assert found.keys() == expected
     assert all(finding.ok for finding in found.values())
     assert found["torch"].found == importlib.import_module("torch").__version__
@@ -92,3 +92,14 @@ def test_the_command_ends_with_what_it_found(cllm, monkeypatch):
     assert code == EXIT_FAILED
     assert "BAD  disk         1 GB\n" in out
     assert "fix: free some" in out
+
+
+def test_a_missing_compiler_is_named_with_its_fix(monkeypatch):
+    from crystalline.model import library
+    from crystalline.operation import doctor
+
+    assert doctor._kernels().ok
+    monkeypatch.setattr(library, "library", lambda: None)
+    finding = doctor._kernels()
+    assert finding.ok, "it works, only slower"
+    assert "compiler" in finding.advice

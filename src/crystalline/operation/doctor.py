@@ -34,6 +34,7 @@ def examine() -> list[Finding]:
         _python(),
         *(_library(name) for name in LIBRARIES),
         _precision(),
+        _kernels(),
         _cores(),
         _memory(),
         _disk(),
@@ -63,6 +64,18 @@ def _precision() -> Finding:
     if has_bf16():
         return Finding("precision", True, f"bf16 products ({capability})")
     return Finding("precision", True, f"fp32 products ({capability}); this processor has no bf16, training is slower")
+
+
+def _kernels() -> Finding:
+    try:
+        from crystalline.model.library import identity
+    except Exception as error:  # without torch there is nothing to compile for
+        return Finding("kernels", False, f"cannot be looked at: {error}", "see the findings about libraries")
+    if identity():
+        return Finding("kernels", True, "compiled for this processor")
+    return Finding(
+        "kernels", True, "none: training is slower", "install a C compiler, for example apt-get install gcc"
+    )
 
 
 def _cores() -> Finding:
