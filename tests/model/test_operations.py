@@ -37,6 +37,7 @@ def both(monkeypatch, function, *inputs: torch.Tensor):
 def assert_alike(outcomes, dtype):
     (ours, our_gradients), (theirs, their_gradients) = outcomes
     for a, b in zip((*ours, *our_gradients), (*theirs, *their_gradients), strict=True):
+        a, b = a.detach(), b.detach()
         scale = max(float(b.abs().max()), 0.1)  # a gradient that is zero but for rounding has no scale
         assert float((a.float() - b).abs().max()) <= TOLERANCE[dtype] * scale
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from crystalline.model.library import library
+from crystalline.model.operations import QUERY_BLOCK
 from crystalline.model.shape import SIZES, Shape, shape_of
 from crystalline.model.transformer import Transformer
 from crystalline.settings import Settings
@@ -26,7 +27,7 @@ DEFAULT_EPOCHS = 10.0  # most passes over a small text when the user set no leng
 WANTED_STEPS = 400  # fewer, larger steps waste a short run: the micro-batch is made smaller instead
 OVERHEAD = 1.06  # evaluation, samples and checkpoints, as measured in whole runs
 SHARED_MACHINE = 1.08  # a position takes this much longer while the other cores compute too: they share caches
-WORKER_MEMORY = 40e6  # bytes of a worker process beyond what it shares with Node Zero
+WORKER_MEMORY = 15e6  # bytes of a worker process beyond what it shares with Node Zero
 BASE_MEMORY = 310e6  # bytes of a Python process with torch loaded and used once
 
 
@@ -165,7 +166,9 @@ def memory(recipe: Recipe, workers: int) -> float:
     shared = shape.parameters * (4 + 4 + 4 * _states(recipe.settings))
     heads = shape.head_width * (shape.heads + 2 * shape.kv_heads)
     if library() is not None:
-        scores = item * shape.heads * shape.context
+        # Probabilities are kept for keys up to the end of each block of queries only.
+        seen = (1 + min(1.0, QUERY_BLOCK / shape.context)) / 2
+        scores = item * shape.heads * shape.context * seen
         block = 8 * shape.width + item * (2 * shape.width + 4 * heads + 4 * shape.hidden) + scores
         logits = item * shape.vocabulary
     else:
