@@ -43,7 +43,7 @@ def expected(_prepared, tmp_path_factory):
     return trained(run, 0).parameters.hash(), steps_of(run)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3, 4, 5, 6, 12])
+@pytest.mark.parametrize("workers", [1, 2, 3, 4, 5, 6, 12, 40])
 def test_any_number_of_workers_gives_the_same_weights_and_losses(workers, new_run, expected):
     run = new_run("run")
     assert trained(run, workers).parameters.hash() == expected[0]

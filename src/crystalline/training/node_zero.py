@@ -128,7 +128,7 @@ class Workers:
         self, workspace: Workspace, batches: Batches, count: int, stop: Callable[[], bool] = lambda: False
     ) -> None:
         self.workspace, self.batches, self.stop = workspace, batches, stop
-        self.count = count
+        self.count = count = min(count, workspace.spheres)  # more than there are positions would have nothing to do
         self.team: list[Worker] = []
         self.deaths = 0  # since the last finished step
         for number in range(count):
