@@ -1,5 +1,7 @@
 """How long a run is: what was asked last counts, and nothing that was done is taken back."""
 
+import logging
+
 import pytest
 
 from crystalline.errors import UserError
@@ -29,3 +31,23 @@ def test_a_run_cannot_become_shorter_than_it_is(run, tiny_settings):
     with pytest.raises(UserError, match="is at step"):
         runner.run(run, {"training.steps": tiny_settings["training.steps"] - 1})
     assert steps_of(run) == tiny_settings["training.steps"]
+
+
+def test_when_to_save_and_look_follows_the_present_command(run, tiny_settings):
+    """Settings that change no weights are not frozen with the recipe, and not ignored in silence."""
+    steps = tiny_settings["training.steps"] + 4
+    trainer = runner.run(run, {"training.steps": steps, "checkpointing.every_steps": 1, "checkpointing.keep": 4})
+    assert len(list(RunFolder(run).checkpoints.iterdir())) == 4
+    assert trainer.recipe.settings.checkpointing.keep == 4
+
+
+def test_another_tokenizer_needs_another_run(run):
+    with pytest.raises(UserError, match=r"tokenizer.vocabulary_size was 400, now 900"):
+        runner.run(run, {"tokenizer.vocabulary_size": 900})
+
+
+def test_another_machine_is_named(run, caplog, monkeypatch):
+    monkeypatch.setattr(runner, "machine", lambda: {"torch": "1.0"})
+    monkeypatch.setattr(logging.getLogger("crystalline"), "propagate", True)
+    runner.run(run)
+    assert "is 1.0" in caplog.text

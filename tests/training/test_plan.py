@@ -17,7 +17,7 @@ from crystalline.settings import Model, Settings, Training
 from crystalline.training import plan as module
 from crystalline.training.plan import OVERHEAD, TextFacts, Timing, make_plan
 
-TEXT = TextFacts(tokens=2_000_000, bytes=6_000_000, vocabulary=1000, factors=20, exact=True, identity={"tokens": 1})
+TEXT = TextFacts(tokens=2_000_000, bytes=6_000_000, vocabulary=1000, factors=20, identity={"tokens": 1})
 TIMING = Timing(sequence_seconds=0.01, step_seconds=0.02)  # one step of 12 sequences: 0.14 s
 
 
@@ -160,7 +160,7 @@ def measured(root, changes):
     peak = max(*peaks, bytes_of(os.getpid(), "VmHWM"))
     seconds = [event["seconds"] for event in events.read(run.events, "training.step")]
     settings = made.recipe.settings.model_copy(deep=True)
-    text = TextFacts(1, 1, made.recipe.shape.vocabulary, made.recipe.shape.factors, True, {})
+    text = TextFacts(1, 1, made.recipe.shape.vocabulary, made.recipe.shape.factors, {})
     plan = make_plan(settings, text)
     return peak, plan.memory, min(seconds), plan.step_seconds
 

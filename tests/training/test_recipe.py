@@ -135,7 +135,7 @@ def test_all_contradictions_are_listed():
 
 def test_every_setting_that_changes_the_weights_is_fixed():
     """Sections that only say when to look, save or speak are free; of the others all, or the free ones named here."""
-    free_sections = {"corpus", "tokenizer", "checkpointing", "generation"}  # the first two: see `Recipe.text`
+    free_sections = {"corpus", "checkpointing", "generation"}  # the first: see `Recipe.text`
     free = {
         "steps", "minutes", "epochs", "evaluate_every", "evaluate_tokens", "sample_every", "sample_prompt",
         "workers",

@@ -12,6 +12,7 @@ import io
 import os
 import signal
 import sys
+from types import ModuleType
 from typing import NoReturn
 
 from crystalline import __version__
@@ -82,8 +83,7 @@ cllm VERB --help explains a verb, with an example.
 {EXIT_CODES}"""
 
 
-def _arguments_of(verb: str) -> tuple[Parser, argparse.Namespace, object]:
-    module = importlib.import_module(f"crystalline.cli.{verb}")
+def _parser_of(verb: str, module: ModuleType) -> Parser:
     parser = Parser(
         prog=f"cllm {verb}",
         description=f"{VERBS[verb][0].upper()}{VERBS[verb][1:]}.",
@@ -94,7 +94,7 @@ def _arguments_of(verb: str) -> tuple[Parser, argparse.Namespace, object]:
     parser.add_argument("-v", "--verbose", action="store_true", help="say more")
     parser.add_argument("-q", "--quiet", action="store_true", help="only results and problems")
     module.add_arguments(parser)
-    return parser, argparse.Namespace(), module
+    return parser
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -110,12 +110,12 @@ def _dispatch(argv: list[str]) -> int:
             f"cllm has no verb '{verb}'", "it is not in the list", f"{suggest(verb, VERBS)} (see cllm --help)",
             EXIT_USAGE,
         )  # fmt: skip
-    parser, _, module = _arguments_of(verb)
-    args = parser.parse_args(rest)
+    module = importlib.import_module(f"crystalline.cli.{verb}")
+    args = _parser_of(verb, module).parse_args(rest)
     from crystalline.cli import output
 
     output.start_logging(verbose=args.verbose, quiet=args.quiet)
-    return int(module.run(args))  # type: ignore[attr-defined]
+    return int(module.run(args))
 
 
 def main(argv: list[str] | None = None) -> int:

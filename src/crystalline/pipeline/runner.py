@@ -34,7 +34,7 @@ from crystalline.tokens.tokenizer import FILE as TOKENIZER_FILE
 from crystalline.tokens.tokenizer import Tokenizer, choose_vocabulary_size
 from crystalline.training.loop import Trainer
 from crystalline.training.plan import Plan, TextFacts, make_plan
-from crystalline.training.recipe import FIXED, Recipe, check_same
+from crystalline.training.recipe import FIXED, Recipe, check_same, machine, with_free_settings
 
 log = logging.getLogger("crystalline")
 STAGES_VERSION = 1  # raised when a stage's result changes for the same inputs
@@ -164,7 +164,6 @@ def text_facts(run: RunFolder) -> TextFacts:
         bytes=stream.bytes,
         vocabulary=tokenizer.vocabulary_size,
         factors=codes.factor_count,
-        exact=True,
         identity={"tokenizer": tokenizer.fingerprint, "tokens": len(stream), "bytes": stream.bytes},
     )
 
@@ -255,9 +254,11 @@ def _recipe(
         if newest is not None:
             recipe = Recipe.from_json(saved)
             check_same(recipe, settings)
+            _warn_of_other_machine(saved["machine"])
+            recipe = with_free_settings(recipe, settings)
             return _with_length(run, recipe, settings, store.step_of(newest))
         if saved["asked"] == asked and saved["text"] == text.identity:
-            return Recipe.from_json(saved)
+            return with_free_settings(Recipe.from_json(saved), settings)
     made = make_plan(settings, text)
     on_plan(made)
     events.write("training.planned", recipe=made.recipe.to_json(), seconds=made.seconds, memory=made.memory)
@@ -265,6 +266,13 @@ def _recipe(
         in_file = load(run.settings, {}).training.steps
         write_json(run.recipe, made.recipe.to_json() | {"asked": asked, "steps_in_file": in_file})
     return made.recipe
+
+
+def _warn_of_other_machine(before: dict[str, str]) -> None:
+    now = machine()
+    changes = [f"{name} was {before.get(name)}, is {now[name]}" for name in now if before.get(name) != now[name]]
+    if changes:
+        log.warning("the weights may differ in the last bits from an undisturbed run: %s", "; ".join(changes))
 
 
 def _with_length(run: RunFolder, recipe: Recipe, settings: Settings, done: int) -> Recipe:

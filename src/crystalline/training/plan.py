@@ -17,7 +17,7 @@ from crystalline.model.operations import QUERY_BLOCK
 from crystalline.model.shape import SIZES, Shape, shape_of
 from crystalline.model.transformer import Transformer
 from crystalline.settings import Settings
-from crystalline.training import optimizers, process
+from crystalline.training import optimizers, position, process
 from crystalline.training.exact_sum import ExactSum, combine, norm
 from crystalline.training.parameters import FlatParameters
 from crystalline.training.recipe import Recipe, precision, settle
@@ -25,21 +25,20 @@ from crystalline.training.recipe import Recipe, precision, settle
 DEFAULT_MINUTES = 5.0
 DEFAULT_EPOCHS = 10.0  # most passes over a small text when the user set no length
 WANTED_STEPS = 400  # fewer, larger steps waste a short run: the micro-batch is made smaller instead
-OVERHEAD = 1.06  # evaluation, samples and checkpoints, as measured in whole runs
-SHARED_MACHINE = 1.08  # a position takes this much longer while the other cores compute too: they share caches
+OVERHEAD = 1.04  # evaluation, samples and checkpoints: 294.6 s for 283.5 s of steps in a quickstart
+SHARED_MACHINE = 1.08  # a position is slower while other cores compute too; steps then met the plan within 1 %
 WORKER_MEMORY = 15e6  # bytes of a worker process beyond what it shares with Node Zero
 BASE_MEMORY = 310e6  # bytes of a Python process with torch loaded and used once
 
 
 @dataclass(frozen=True)
 class TextFacts:
-    """What is known of the training text. `exact` is False while it is only estimated from file sizes."""
+    """What the prepared text says: tokens and bytes to train on, sizes of the tables, what identifies it."""
 
     tokens: int
     bytes: int
     vocabulary: int
     factors: int
-    exact: bool
     identity: dict[str, object]
 
 
@@ -121,7 +120,7 @@ def probe(settings: Settings, shape: Shape, micro_batch: int, seconds: float = 2
     """Run the real computation on random tokens for about `seconds`; medians."""
     process.prepare()
     dtype = torch.bfloat16 if precision(settings.training.precision) == "bf16" else torch.float32
-    # The probe's factor bags: four factors a token, about what real vocabularies have.
+    # The probe's factor bags: three factors a token, more than real vocabularies have on average.
     offsets = np.arange(shape.vocabulary + 1, dtype=np.int64) * 3
     indices = np.arange(offsets[-1], dtype=np.int64) % max(1, shape.factors)
     model = Transformer(shape, (indices, offsets) if shape.factors else None, dtype)
@@ -139,8 +138,7 @@ def probe(settings: Settings, shape: Shape, micro_batch: int, seconds: float = 2
         model.zero_grad(set_to_none=True)
         (model.loss(tokens[:, :-1], tokens[:, 1:]) / tokens.numel()).backward()
         norm([p.grad for p in model.parameters() if p.grad is not None])
-        exact.add((s.offset, p.grad) for s, p in zip(parameters.slots, parameters.parameters, strict=True)
-                  if p.grad is not None)  # fmt: skip
+        exact.add(position.pieces(parameters))
         times.append(time.perf_counter() - start)
     step_times = []
     for number in (1, 2, 3):

@@ -19,11 +19,14 @@ from crystalline.settings import Settings
 
 # Sections and settings that a started run cannot change without becoming another run.
 FIXED = {
+    "tokenizer": None,
     "model": None,
     "optimizer": None,
     "scheduler": None,
     "training": {"seed", "positions", "micro_batch", "accumulation", "precision"},
 }
+
+LENGTH = {"steps", "minutes", "epochs"}  # settled as steps; see pipeline/runner.py
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,14 @@ def settle(wanted: Settings, size: str, vocabulary: int, factors: int, text: dic
     o.learning_rate = o.learning_rate or default_rates[0] * (1.0 if o.name == "muon" else narrow)
     o.embedding_learning_rate = o.embedding_learning_rate or default_rates[1] * narrow**0.5
     return Recipe(settled, shape, text)
+
+
+def with_free_settings(recipe: Recipe, wanted: Settings) -> Recipe:
+    """The recipe with what may change in a started run (when to save, look and speak) as it is wanted now."""
+    free = wanted.training.model_dump(exclude_none=True, exclude=(FIXED["training"] or set()) | LENGTH)
+    training = recipe.settings.training.model_copy(update=free)
+    update = {"training": training, "checkpointing": wanted.checkpointing, "generation": wanted.generation}
+    return Recipe(recipe.settings.model_copy(update=update), recipe.shape, recipe.text)
 
 
 def check_same(recipe: Recipe, wanted: Settings) -> None:

@@ -21,7 +21,7 @@ UNTOUCHED, CHANGED, CHANGING = 0, 1, 2
 
 
 class Workspace:
-    """Weights, gradient, sums, optimizer state. Positions of tensors in it are the same for all processes.
+    """Weights, gradient, sums, optimizer state: the same bytes for all processes forked after it was made.
 
     model: its weights move into the workspace; it sees them from then on.
     spheres: for how many there is a sum. Pages of sums that nobody uses cost nothing.
@@ -44,18 +44,16 @@ class Workspace:
         """(n,) int64: the positions that a sphere has added in this step."""
         return self.memory[f"sum.{sphere}"]
 
-    def undo(self, sphere: int) -> list[int]:
-        """Put back the units that a sphere was changing when it died; return their numbers."""
+    def undo(self, sphere: int) -> None:
+        """Put back the units that a sphere was changing when it died."""
         marks = self.memory["marks"]
-        broken = (marks == CHANGING + sphere).nonzero().flatten().tolist()
-        for number in broken:
+        for number in (marks == CHANGING + sphere).nonzero().flatten().tolist():
             optimizer, unit = self.units[number]
             saved, offset = self.memory[f"undo.{sphere}"], 0
             for tensor in optimizer.touched(unit):
                 tensor.copy_(saved[offset : offset + tensor.numel()])
                 offset += tensor.numel()
             marks[number] = UNTOUCHED
-        return broken
 
 
 def _fields(size: int, makers: list[RangeOptimizer], spheres: int) -> list[Field]:
