@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import threading
+import time
 
 import pytest
 
@@ -77,8 +78,10 @@ def test_a_reader_follows_while_it_is_written(path):
     reader = threading.Thread(target=follow)
     reader.start()
     with EventLog(path) as events:
-        for _ in range(300):
+        for number in range(300):
             events.write("note", text="é" * 3000)
+            if number % 50 == 0:
+                time.sleep(0.01)  # let the reader have a core
     done.set()
     reader.join()
     assert seen == sorted(seen)

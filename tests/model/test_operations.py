@@ -23,7 +23,7 @@ def both(monkeypatch, function, *inputs: torch.Tensor):
     for compiled in (True, False):
         with monkeypatch.context() as patch:
             if not compiled:
-                patch.setattr(operations, "library", lambda: None)
+                patch.setattr(operations, "usable", lambda _: None)
             leaves = [x.clone() if compiled else x.float() for x in inputs]
             leaves = [x.requires_grad_(x.is_floating_point()) for x in leaves]
             out = function(*leaves)
@@ -45,10 +45,33 @@ def assert_alike(outcomes, dtype):
 @DTYPES
 @pytest.mark.parametrize("width", [8, 48, 130])
 def test_rms_norm(monkeypatch, dtype, width):
-    def function(x, gain):
-        return operations.rms_norm(x, gain, 1e-6, dtype if operations.library() else torch.float32)
+    def alone(x, gain):
+        return operations.rms_norm(x, None, gain, 1e-6, dtype if operations.usable(x) else torch.float32)[1]
 
-    assert_alike(both(monkeypatch, function, numbers(3, 7, width), numbers(width, seed=1)), dtype)
+    def of_a_sum(x, branch, gain):
+        return operations.rms_norm(x, branch, gain, 1e-6, branch.dtype)
+
+    def of_a_sum_that_is_not_used(x, branch, gain):
+        return of_a_sum(x, branch, gain)[1]
+
+    x, branch, gain = numbers(3, 7, width), numbers(3, 7, width, seed=2).to(dtype), numbers(width, seed=1)
+    assert_alike(both(monkeypatch, alone, x, gain), dtype)
+    assert_alike(both(monkeypatch, of_a_sum, x, branch, gain), dtype)
+    assert_alike(both(monkeypatch, of_a_sum_that_is_not_used, x, branch, gain), dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("width", [8, 48])
+def test_token_table(monkeypatch, dtype, width):
+    """Tokens with no factor, one, and several, the same factor in many."""
+    bags = torch.tensor([0, 2, 1, 2, 2, 0]), torch.tensor([0, 0, 1, 3, 6, 6])
+
+    def function(own, factors):
+        return operations.token_table(own, factors, bags, 0.7, dtype)
+
+    outcomes = both(monkeypatch, function, numbers(5, width), numbers(3, width, seed=1))
+    assert_alike(outcomes, dtype)
+    assert outcomes[0][1][1].any(), "no gradient of the factors: the test tests nothing"
 
 
 @DTYPES
@@ -65,12 +88,27 @@ def test_split_heads(monkeypatch, dtype, heads, kv_heads, width):
 
 
 @DTYPES
+@pytest.mark.parametrize("one_kernel", [True, False])
 @pytest.mark.parametrize("time", [1, 5, operations.QUERY_BLOCK, operations.QUERY_BLOCK + 3, 300])
-@pytest.mark.parametrize("kv_heads", [4, 2])
-def test_causal_attention(monkeypatch, dtype, time, kv_heads):
-    q = numbers(2, 4, time, 16).to(dtype)
-    k, v = (numbers(2, kv_heads, time, 16, seed=s).to(dtype) for s in (1, 2))
+@pytest.mark.parametrize(("kv_heads", "width"), [(4, 16), (2, 64), (1, 34)])
+def test_causal_attention(monkeypatch, dtype, time, kv_heads, width, one_kernel):
+    if not one_kernel:
+        monkeypatch.setattr(operations, "has_attention", lambda *_: False)
+    q = numbers(2, 4, time, width).to(dtype)
+    k, v = (numbers(2, kv_heads, time, width, seed=s).to(dtype) for s in (1, 2))
     assert_alike(both(monkeypatch, operations.causal_attention, q, k, v), dtype)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_attention_passes_bad_numbers_on(bad):
+    for place in range(3):
+        q, k, v = (numbers(1, 2, 40, 16, seed=s).bfloat16().requires_grad_() for s in range(3))
+        with torch.no_grad():
+            (q, k, v)[place][0, 1, 7, 3] = bad
+        out = operations.causal_attention(q, k, v)
+        out.sum().backward()
+        assert not torch.isfinite(out).all()
+        assert not all(torch.isfinite(x.grad).all() for x in (q, k, v))
 
 
 @DTYPES
@@ -101,7 +139,7 @@ def test_bad_numbers_are_passed_on(dtype, value):
     """The guard sees them in the loss and the gradient; kernels that hid them would let them train."""
     x, table = numbers(3, 8), numbers(5, 8).to(dtype).requires_grad_()
     x[1, 2] = value
-    normed = operations.rms_norm(x, torch.ones(8), 1e-6, dtype)
+    normed = operations.rms_norm(x, None, torch.ones(8), 1e-6, dtype)[1]
     loss = operations.head_loss(normed, table, torch.tensor([1, 2, 3]))
     loss.backward()
     assert not math.isfinite(float(loss.detach()))
@@ -115,7 +153,7 @@ def test_rounding_to_bf16_is_the_processors(dtype):
     """To nearest, ties to even: the norm of a row of ones times a gain is the gain itself, rounded."""
     gain = numbers(4096, scale=3.0)
     ones = torch.ones(1, 4096)
-    assert torch.equal(operations.rms_norm(ones, gain, 0.0, dtype)[0], gain.to(dtype))
+    assert torch.equal(operations.rms_norm(ones, None, gain, 0.0, dtype)[1][0], gain.to(dtype))
 
 
 def test_the_same_input_gives_the_same_bits_at_any_address():
@@ -124,7 +162,7 @@ def test_the_same_input_gives_the_same_bits_at_any_address():
         buffer = torch.zeros(64 * 100 + 64)
         x = buffer[offset : offset + 6400].view(100, 64)
         x.copy_(numbers(100, 64))
-        out = operations.rms_norm(x, numbers(64, seed=1), 1e-6, torch.float32)
+        out = operations.rms_norm(x, None, numbers(64, seed=1), 1e-6, torch.float32)[1]
         if offset == 0:
             first = out
         assert torch.equal(out, first)
@@ -132,9 +170,10 @@ def test_the_same_input_gives_the_same_bits_at_any_address():
 
 def test_a_machine_without_compiler_computes_too(monkeypatch):
     x = numbers(2, 8, 16)
-    monkeypatch.setattr(operations, "library", lambda: None)
+    monkeypatch.setattr(operations, "usable", lambda _: None)
     torch.testing.assert_close(
-        operations.rms_norm(x, torch.ones(16), 1e-6, torch.float32), F.rms_norm(x, (16,), torch.ones(16), 1e-6)
+        operations.rms_norm(x, None, torch.ones(16), 1e-6, torch.float32)[1],
+        F.rms_norm(x, (16,), torch.ones(16), 1e-6),
     )
 
 

@@ -137,10 +137,10 @@ def test_an_untrained_network_knows_nothing(size):
 def test_factors_start_at_zero_and_then_are_shared():
     model = Transformer(SHAPE, BAGS)
     model.initialize(1)
-    assert torch.equal(model.embedding.table(), model.embedding.own)
+    assert torch.equal(model.embedding.tables(torch.float32)[0], model.embedding.own)
     with torch.no_grad():
         model.embedding.factors[1] += 1.0  # of tokens 0 and 1
-    moved = (model.embedding.table() - model.embedding.own).abs().sum(1) > 0
+    moved = (model.embedding.tables(torch.float32)[0] - model.embedding.own).abs().sum(1) > 0
     assert moved.nonzero().flatten().tolist() == [0, 1]
 
 

@@ -3,10 +3,11 @@
 import itertools
 import random
 
+import pytest
 import torch
 
 from crystalline.training import exact_sum
-from crystalline.training.exact_sum import CHUNK, LARGEST_NORM, ExactSum, combine, norm
+from crystalline.training.exact_sum import CHUNK, LARGEST_NORM, ExactSum, combine
 
 
 def terms(count: int, size: int) -> list[torch.Tensor]:
@@ -84,16 +85,28 @@ def test_the_largest_gradient_does_not_overflow():
     assert float(result(total)) == 144 * LARGEST_NORM
 
 
-def test_norm_sees_every_element():
-    pieces = [torch.full((5,), 2.0), torch.full((3, 4), -1.0)]
-    assert norm(pieces) == (5 * 4 + 12) ** 0.5
-    for bad in (float("nan"), float("inf"), float("-inf")):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_the_norm_sees_every_element(compiled, dtype, monkeypatch):
+    if not compiled:
+        monkeypatch.setattr(exact_sum.library, "usable", lambda _: None)
+    pieces = [torch.full((5,), 2.0, dtype=dtype), torch.full((3, 4), -1.0, dtype=dtype)]
+    placed = [(0, pieces[0]), (5, pieces[1])]
+    assert empty_sum(17).add(placed) == pytest.approx((5 * 4 + 12) ** 0.5, rel=1e-12)
+    for bad in (float("nan"), float("inf"), float("-inf"), 1e30):
         pieces[1][2, 3] = bad
-        assert not norm(pieces) <= LARGEST_NORM
+        assert not empty_sum(17).add(placed) <= LARGEST_NORM
 
 
-def test_the_compiled_sum_and_the_other_are_the_same(monkeypatch):
-    gradients = [*terms(5, 3001), torch.tensor([1e-15, -1e-15, 3.6e-15, 0.0, -0.0, 100.0, -100.0]).repeat(429)[:3001]]
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_compiled_sum_and_the_other_are_the_same(dtype, monkeypatch):
+    gradients = [
+        *terms(5, 9001),
+        torch.tensor([1e-15, -1e-15, 3.6e-15, 0.0, -0.0, 100.0, -100.0]).repeat(1286)[:9001],
+    ]
+    gradients = [gradient.to(dtype) for gradient in gradients]
     compiled = summed(gradients)
-    monkeypatch.setattr(exact_sum, "library", lambda: None)
+    norms = [empty_sum(9001).add([(0, gradient)]) for gradient in gradients]
+    monkeypatch.setattr(exact_sum.library, "usable", lambda _: None)
     assert torch.equal(summed(gradients), compiled)
+    assert [empty_sum(9001).add([(0, gradient)]) for gradient in gradients] == pytest.approx(norms, rel=1e-6)

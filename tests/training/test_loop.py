@@ -12,8 +12,10 @@ from crystalline import events
 from crystalline.errors import Interrupted, UserError
 from crystalline.events import EventLog
 from crystalline.model import store
+from crystalline.model.transformer import Transformer
 from crystalline.run_folder import RunFolder, damage
 from crystalline.training.loop import DROPS_IN_A_ROW, Trainer
+from crystalline.training.parameters import WorkingCopy
 from crystalline.training.schedule import rate_at
 
 
@@ -210,21 +212,23 @@ class Poison:
 
     def __init__(self, made, monkeypatch, steps, loss=None, gradient=None, position=7):
         self.calls, self.steps, self.position = 0, steps, position
-        real = made.model.loss
+        real_loss, real_gradients = Transformer.loss, WorkingCopy.gradients
         self.active = False
 
-        def spoiled_loss(tokens, targets):
+        def spoiled_loss(*arguments):
             step, number = divmod(self.calls, 12)
             self.calls += 1
             self.active = step in self.steps and number == self.position
-            return loss(real(tokens, targets)) if loss and self.active else real(tokens, targets)
+            real = real_loss(*arguments)
+            return loss(real) if loss and self.active else real
 
-        def spoiled_gradient(g):
-            return gradient(g.clone()) if self.active else None
+        def spoiled_gradients(copy):
+            *others, (offset, last) = real_gradients(copy)
+            yield from others
+            yield offset, gradient(last.clone()) if gradient and self.active else last
 
-        monkeypatch.setattr(made.model, "loss", spoiled_loss)
-        if gradient:
-            made.parameters.parameters[-1].register_hook(spoiled_gradient)
+        monkeypatch.setattr(Transformer, "loss", spoiled_loss)
+        monkeypatch.setattr(WorkingCopy, "gradients", spoiled_gradients)
 
 
 def one_element(value):

@@ -20,6 +20,7 @@ from crystalline.events import EventLog
 from crystalline.training import node_zero, position
 from crystalline.training.loop import Trainer
 from crystalline.training.node_zero import Alone, Stopped, Workers
+from crystalline.training.parameters import WorkingCopy
 
 LINUX = sys.platform == "linux"
 
@@ -93,17 +94,17 @@ class TestDeath:
         assert steps_of(run) == expected[1]
 
     def test_in_the_middle_of_adding_to_the_sum(self, new_run, expected, monkeypatch, tmp_path):
-        original, flag, parent = position.pieces, tmp_path / "died", os.getpid()
+        original, flag, parent = WorkingCopy.gradients, tmp_path / "died", os.getpid()
 
-        def half(parameters):
-            every = list(original(parameters))
+        def half(copy):
+            every = list(original(copy))
             if os.getpid() != parent and not flag.exists():
                 yield from every[: len(every) // 2]
                 flag.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             yield from every
 
-        monkeypatch.setattr(position, "pieces", half)
+        monkeypatch.setattr(WorkingCopy, "gradients", half)
         assert trained(new_run("run"), 2).parameters.hash() == expected[0]
         assert flag.exists()
 
@@ -191,10 +192,10 @@ def test_stopping_gives_the_step_up_and_leaves_the_weights(kind, new_run):
 def test_a_slow_worker_loses_positions_to_the_others(new_run, expected, monkeypatch):
     original = position.compute
 
-    def slow(model, batches, step, number, targets):
+    def slow(*arguments):
         if os.getpid() == slow.pid:
             time.sleep(0.2)
-        return original(model, batches, step, number, targets)
+        return original(*arguments)
 
     slow.pid = 0
     run = new_run("run")

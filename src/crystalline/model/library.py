@@ -17,6 +17,10 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
 
 SOURCE = Path(__file__).with_name("kernels.c")
 # Not -ffast-math: it would let the compiler assume that there are no NaNs, and the guard lives on seeing them.
@@ -29,8 +33,8 @@ FLAGS = [
     "-shared",
     "-fPIC",
 ]
-DOUBLE_RESULT = ("cross_entropy_bf16", "cross_entropy_fp32")
-
+DOUBLE_RESULT = ("add_exact_bf16", "add_exact_fp32", "cross_entropy_bf16", "cross_entropy_fp32")
+_SUFFIX = {torch.bfloat16: "bf16", torch.float32: "fp32"}
 
 # Compilers for x86 use half of a 512-bit unit unless told to.
 WIDE = ["-mprefer-vector-width=512"]
@@ -48,6 +52,30 @@ def library() -> ctypes.CDLL | None:
             getattr(loaded, name).restype = ctypes.c_double
         return loaded
     return None
+
+
+def usable(x: Tensor) -> ctypes.CDLL | None:
+    """The kernels, if they can work on tensors like `x`."""
+    return library() if x.device.type == "cpu" and x.dtype in _SUFFIX else None
+
+
+def has_attention(kernels: ctypes.CDLL, dtype: torch.dtype) -> bool:
+    """Whether attention is among the kernels: it needs a processor with bf16 dot products."""
+    return dtype == torch.bfloat16 and hasattr(kernels, "attention_bf16")
+
+
+def call(kernels: ctypes.CDLL, name: str, dtype: torch.dtype, *arguments: Tensor | int | float | None) -> Any:
+    """Call `name` for `dtype`. Tensors go by address (None: NULL) and must be contiguous; ints are C longs."""
+    converted: list[Any] = []
+    for argument in arguments:
+        if argument is None:
+            converted.append(ctypes.c_void_p())
+        elif isinstance(argument, Tensor):
+            assert argument.is_contiguous()
+            converted.append(ctypes.c_void_p(argument.data_ptr()))
+        else:
+            converted.append(ctypes.c_long(argument) if isinstance(argument, int) else ctypes.c_float(argument))
+    return getattr(kernels, f"{name}_{_SUFFIX[dtype]}")(*converted)
 
 
 def identity() -> str:

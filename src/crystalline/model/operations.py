@@ -6,7 +6,7 @@ hold the two against each other.
 
 from __future__ import annotations
 
-from ctypes import CDLL, c_float, c_long, c_void_p
+from ctypes import CDLL
 from typing import Any
 
 import torch
@@ -14,19 +14,45 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from crystalline.model.library import library
+from crystalline.model.library import call, has_attention, usable
 
 # Queries taken at once: scores of a block stay in the cache, and nothing is computed for keys after it.
 QUERY_BLOCK = 128
 
 
-def rms_norm(x: Tensor, gain: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
-    """x / rms(x) * gain over the last dimension (Zhang & Sennrich 2019, arXiv 1910.07467), in `dtype`. x: fp32."""
-    kernels = _usable(x)
-    if kernels is None:
-        return F.rms_norm(x, gain.shape, gain, epsilon).to(dtype)
-    result: Tensor = _RMSNorm.apply(kernels, x, gain, epsilon, dtype)  # type: ignore[no-untyped-call]
-    return result
+def rms_norm(
+    x: Tensor, branch: Tensor | None, gain: Tensor, epsilon: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """x + branch, and this / its rms over the last dimension * gain in `dtype`.
+
+    Zhang & Sennrich 2019, arXiv 1910.07467. x: fp32; branch: in `dtype`, or None to norm x itself.
+    """
+    kernels = usable(x)
+    if kernels is not None:
+        if branch is None:
+            return x, _RMSNorm.apply(kernels, x, None, gain, epsilon, dtype)  # type: ignore[no-untyped-call]
+        result: tuple[Tensor, Tensor] = _RMSNorm.apply(kernels, x, branch, gain, epsilon, dtype)  # type: ignore[no-untyped-call]
+        return result
+    if branch is not None:
+        x = x + branch
+    return x, F.rms_norm(x, gain.shape, gain, epsilon).to(dtype)
+
+
+def token_table(
+    own: Tensor, factors: Tensor, bags: tuple[Tensor, Tensor], scale: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """(V, D): each token's own vector plus `scale` times the sum of its factors' vectors, in fp32 and in `dtype`.
+
+    bags: (indices, offsets), int64; the factors of token t are indices[offsets[t] : offsets[t + 1]].
+    """
+    kernels = usable(own)
+    if kernels is not None:
+        result: tuple[Tensor, Tensor] = _TokenTable.apply(kernels, own, factors, *bags, scale, dtype)  # type: ignore[no-untyped-call]
+        return result
+    indices, offsets = bags
+    shared = F.embedding_bag(indices, factors, offsets, mode="sum", include_last_offset=True)
+    table = own + scale * shared
+    return table, table.to(dtype)
 
 
 def split_heads(
@@ -43,7 +69,7 @@ def split_heads(
     Queries and keys are normed and each pair (x[i], x[i + W/2]) is turned by its position's angle (Su et al. 2021,
     arXiv 2104.09864). rotary: cosine and sine, (T, W) fp32.
     """
-    kernels = _usable(qkv)
+    kernels = usable(qkv)
     if kernels is not None:
         result: tuple[Tensor, Tensor, Tensor] = _SplitHeads.apply(  # type: ignore[no-untyped-call]
             kernels, qkv, query_gain, key_gain, *rotary, heads, kv_heads, epsilon
@@ -58,20 +84,27 @@ def split_heads(
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k' / sqrt(W)) v, each query seeing the keys up to its own. q: (B, H, T, W); k, v: (B, K, T, W)."""
+    """softmax(q k' / sqrt(W)) v, each query seeing the keys up to its own, as (B, T, H W).
+
+    q: (B, H, T, W); k, v: (B, K, T, W).
+    """
+    kernels = usable(q)
+    if kernels is not None and has_attention(kernels, q.dtype):
+        result: Tensor = _Attention.apply(kernels, q, k, v)  # type: ignore[no-untyped-call]
+        return result
     if q.shape[1] != k.shape[1]:
         k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
         v = v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)
-    kernels = _usable(q)
     if kernels is None or not torch.is_grad_enabled():
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    result: Tensor = _Attention.apply(kernels, q, k, v)  # type: ignore[no-untyped-call]
-    return result
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    else:
+        out = _AttentionByProducts.apply(kernels, q, k, v)  # type: ignore[no-untyped-call]
+    return out.transpose(1, 2).flatten(2)
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
     """silu(gate) * up of (..., 2 F) -> (..., F) (Shazeer 2020, arXiv 2002.05202)."""
-    kernels = _usable(gate_up)
+    kernels = usable(gate_up)
     if kernels is None:
         gate, up = gate_up.chunk(2, dim=-1)
         return F.silu(gate) * up
@@ -84,7 +117,7 @@ def head_loss(x: Tensor, table: Tensor, targets: Tensor) -> Tensor:
 
     x: (N, D); table: (V, D), the same dtype; targets: (N,) int64.
     """
-    kernels = _usable(x)
+    kernels = usable(x)
     if kernels is None:
         logits = F.linear(x, table).float()
         return F.cross_entropy(logits, targets, ignore_index=-100, reduction="sum")
@@ -98,59 +131,60 @@ def _rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     return x * cosine + torch.cat((-second, first), dim=-1) * sine
 
 
-# --- calling the kernels ---------------------------------------------------------------------------------
-
-
-def _usable(x: Tensor) -> CDLL | None:
-    return library() if x.device.type == "cpu" and x.dtype in _SUFFIX else None
-
-
-_SUFFIX = {torch.bfloat16: "bf16", torch.float32: "fp32"}
-
-
-def _call(kernels: CDLL, name: str, dtype: torch.dtype, *arguments: Tensor | int | float) -> Any:
-    """Call `name` for `dtype`. Tensors go by address and must be contiguous; ints are C longs."""
-    converted: list[Any] = []
-    for argument in arguments:
-        if isinstance(argument, Tensor):
-            assert argument.is_contiguous()
-            converted.append(c_void_p(argument.data_ptr()))
-        else:
-            converted.append(c_long(argument) if isinstance(argument, int) else c_float(argument))
-    return getattr(kernels, f"{name}_{_SUFFIX[dtype]}")(*converted)
+# --- with their gradients, in kernels.c ------------------------------------------------------------------
 
 
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, kernels: CDLL, x: Tensor, gain: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
+    def forward(
+        ctx: Any, kernels: CDLL, x: Tensor, branch: Tensor | None, gain: Tensor, epsilon: float, dtype: torch.dtype
+    ) -> Any:
         x = x.contiguous()
-        width = x.shape[-1]
-        rows = x.numel() // width
+        branch = None if branch is None else branch.contiguous()
+        rows, width = x.numel() // x.shape[-1], x.shape[-1]
+        total = x if branch is None else torch.empty_like(x)
         y, rstd = torch.empty(x.shape, dtype=dtype), torch.empty(rows)
-        _call(kernels, "rms_norm", dtype, x, gain, y, rstd, rows, width, epsilon)
-        ctx.save_for_backward(x, gain, rstd)
-        ctx.kernels = kernels
-        return y
+        call(kernels, "rms_norm", dtype, x, branch, gain, total, y, rstd, rows, width, epsilon)
+        ctx.save_for_backward(total, gain, rstd)
+        ctx.kernels, ctx.alone = kernels, branch is None
+        ctx.set_materialize_grads(False)
+        return y if branch is None else (total, y)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, gain, rstd = ctx.saved_tensors
-        dx, dgain = torch.empty_like(x), torch.zeros_like(gain)
-        _call(
-            ctx.kernels,
-            "rms_norm_backward",
-            dy.dtype,
-            dy.contiguous(),
-            x,
-            gain,
-            rstd,
-            dx,
-            dgain,
-            len(rstd),
-            len(gain),
-        )
-        return None, dx, dgain, None, None
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Gradients of the sum, if it was used after this, and of what was normed."""
+        total, gain, rstd = ctx.saved_tensors
+        dy, dtotal = gradients[-1], None if ctx.alone else gradients[0]
+        assert dy is not None
+        dx, dgain = torch.empty_like(total), torch.zeros_like(gain)
+        dbranch = None if ctx.alone else torch.empty_like(dy)
+        dtotal = None if dtotal is None else dtotal.contiguous()
+        tensors = (dy.contiguous(), dtotal, total, gain, rstd, dx, dbranch, dgain)
+        call(ctx.kernels, "rms_norm_backward", dy.dtype, *tensors, len(rstd), len(gain))
+        return None, dx, dbranch, dgain, None, None
+
+
+class _TokenTable(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, kernels: CDLL, own: Tensor, factors: Tensor, indices: Tensor, offsets: Tensor, scale: float,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        table, low = torch.empty_like(own), torch.empty(own.shape, dtype=dtype)
+        call(kernels, "token_table", dtype, own, factors, indices, offsets, table, low, *own.shape, scale)
+        ctx.save_for_backward(indices, offsets)
+        ctx.kernels, ctx.scale, ctx.factors = kernels, scale, factors.shape
+        return table, low
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dtable: Tensor, dlow: Tensor) -> tuple[Tensor | None, ...]:
+        indices, offsets = ctx.saved_tensors
+        dtokens, dfactors = torch.empty_like(dtable), torch.zeros(ctx.factors)
+        tensors = (dtable.contiguous(), dlow.contiguous(), dtokens, indices, offsets, dfactors)
+        call(ctx.kernels, "token_table_backward", dlow.dtype, *tensors, *dtokens.shape, ctx.scale)
+        return None, dtokens, dfactors, None, None, None, None
 
 
 class _SplitHeads(torch.autograd.Function):
@@ -165,7 +199,7 @@ class _SplitHeads(torch.autograd.Function):
         k, v = (torch.empty((batch, kv_heads, time, width), dtype=qkv.dtype) for _ in range(2))
         rstd = torch.empty(batch * time * (heads + kv_heads))
         sizes = (batch, time, heads, kv_heads, width)
-        _call(
+        call(
             kernels, "split_heads", qkv.dtype, qkv, query_gain, key_gain, cosine, sine, q, k, v, rstd, *sizes, epsilon
         )
         ctx.save_for_backward(qkv, query_gain, key_gain, cosine, sine, rstd)
@@ -177,7 +211,7 @@ class _SplitHeads(torch.autograd.Function):
     def backward(ctx: Any, dq: Tensor, dk: Tensor, dv: Tensor) -> tuple[Tensor | None, ...]:
         qkv, query_gain, key_gain, cosine, sine, rstd = ctx.saved_tensors
         dqkv, dquery_gain, dkey_gain = torch.empty_like(qkv), torch.zeros_like(query_gain), torch.zeros_like(key_gain)
-        _call(
+        call(
             ctx.kernels, "split_heads_backward", qkv.dtype, dq.contiguous(), dk.contiguous(), dv.contiguous(), qkv,
             query_gain, key_gain, cosine, sine, rstd, dqkv, dquery_gain, dkey_gain, *ctx.sizes,
         )  # fmt: skip
@@ -185,7 +219,33 @@ class _SplitHeads(torch.autograd.Function):
 
 
 class _Attention(torch.autograd.Function):
-    """Scores of a block of queries against the keys up to its end, one block after the other."""
+    """Where the processor has bf16 dot products: all of it in one kernel, which keeps no scores."""
+
+    @staticmethod
+    def forward(ctx: Any, kernels: CDLL, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (x.contiguous() for x in (q, k, v))
+        batch, heads, time, width = q.shape
+        out, logs = torch.empty((batch, time, heads * width), dtype=q.dtype), torch.empty((batch, heads, time))
+        ctx.sizes = (batch, heads, k.shape[1], time, width, width**-0.5)
+        if not call(kernels, "attention", q.dtype, q, k, v, out, logs, *ctx.sizes):
+            raise MemoryError(f"no memory for attention over {time} tokens")
+        ctx.save_for_backward(q, k, v, logs)
+        ctx.kernels = kernels
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, logs = ctx.saved_tensors
+        gradients = [torch.empty_like(x) for x in (q, k, v)]
+        tensors = (dout.contiguous(), q, k, v, logs, *gradients)
+        if not call(ctx.kernels, "attention_backward", q.dtype, *tensors, *ctx.sizes):
+            raise MemoryError(f"no memory for attention over {q.shape[2]} tokens")
+        return None, *gradients
+
+
+class _AttentionByProducts(torch.autograd.Function):
+    """Elsewhere. Scores of a block of queries against the keys up to its end, one block after the other."""
 
     @staticmethod
     def forward(ctx: Any, kernels: CDLL, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -197,7 +257,7 @@ class _Attention(torch.autograd.Function):
         for start in range(0, time, QUERY_BLOCK):
             end = min(start + QUERY_BLOCK, time)
             p = torch.bmm(q[:, start:end], k[:, :end].mT)
-            _call(kernels, "causal_softmax", dtype, p, len(p), end - start, end, start, width**-0.5)
+            call(kernels, "causal_softmax", dtype, p, len(p), end - start, end, start, width**-0.5)
             out[:, start:end] = torch.bmm(p, v[:, :end])
             probabilities.append(p)
         ctx.save_for_backward(q, k, v, *probabilities)
@@ -218,7 +278,7 @@ class _Attention(torch.autograd.Function):
             end = min(start + QUERY_BLOCK, time)
             dv[:, :end] += torch.bmm(p.mT, dout[:, start:end])
             ds = torch.bmm(dout[:, start:end], v[:, :end].mT)
-            _call(ctx.kernels, "causal_softmax_backward", dtype, ds, p, len(p), end - start, end, start, width**-0.5)
+            call(ctx.kernels, "causal_softmax_backward", dtype, ds, p, len(p), end - start, end, start, width**-0.5)
             dq[:, start:end] = torch.bmm(ds, k[:, :end])
             dk[:, :end] += torch.bmm(ds.mT, q[:, start:end])
         return None, dq.view(shape), dk.to(dtype).view(shape), dv.to(dtype).view(shape)
@@ -230,7 +290,7 @@ class _SwiGLU(torch.autograd.Function):
         gate_up = gate_up.contiguous()
         width = gate_up.shape[-1] // 2
         out = torch.empty((*gate_up.shape[:-1], width), dtype=gate_up.dtype)
-        _call(kernels, "swiglu", gate_up.dtype, gate_up, out, out.numel() // width, width)
+        call(kernels, "swiglu", gate_up.dtype, gate_up, out, out.numel() // width, width)
         ctx.save_for_backward(gate_up)
         ctx.kernels = kernels
         return out
@@ -240,7 +300,7 @@ class _SwiGLU(torch.autograd.Function):
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         (gate_up,) = ctx.saved_tensors
         width, din = dout.shape[-1], torch.empty_like(gate_up)
-        _call(
+        call(
             ctx.kernels,
             "swiglu_backward",
             gate_up.dtype,
@@ -259,7 +319,7 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, kernels: CDLL, x: Tensor, table: Tensor, targets: Tensor) -> Tensor:
         logits = F.linear(x, table)
-        loss = _call(kernels, "cross_entropy", x.dtype, logits, targets.contiguous(), *logits.shape)
+        loss = call(kernels, "cross_entropy", x.dtype, logits, targets.contiguous(), *logits.shape)
         ctx.save_for_backward(x, table, logits)
         return torch.tensor(loss, dtype=torch.float32)
 

@@ -8,10 +8,13 @@ Letters in shapes: B batch, T time, D width, H heads, K key/value heads, W head 
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from crystalline.model import operations
 from crystalline.model.shape import Shape
@@ -43,26 +46,24 @@ class FactorEmbedding(nn.Module):
             self.register_buffer("indices", torch.from_numpy(indices), persistent=False)
             self.register_buffer("offsets", torch.from_numpy(offsets), persistent=False)
 
-    def table(self) -> Tensor:
-        """(V, D): the vectors of all tokens, for input and head alike."""
+    def tables(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """(V, D): the vectors of all tokens, in fp32 for the input and in `dtype` for the head."""
         if self.factors is None:
-            return self.own
-        shared = F.embedding_bag(
-            self.indices, self.factors, self.offsets, mode="sum", include_last_offset=True
-        )  # fmt: skip
-        return self.own + self.scale * shared
+            return self.own, self.own.to(dtype)
+        return operations.token_table(self.own, self.factors, (self.indices, self.offsets), self.scale, dtype)
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * gain over the last dimension."""
+    """x / rms(x) * gain over the last dimension, of the sum of a stream and what a block adds to it."""
 
     def __init__(self, width: int, epsilon: float) -> None:
         super().__init__()
         self.gain = nn.Parameter(torch.empty(width))
         self.epsilon = epsilon
 
-    def forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        return operations.rms_norm(x, self.gain, self.epsilon, dtype)
+    def forward(self, x: Tensor, added: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """(x + added, its norm in `dtype`): one pass over memory for both."""
+        return operations.rms_norm(x, added, self.gain, self.epsilon, dtype)
 
 
 class KVCache:
@@ -96,7 +97,7 @@ class Attention(nn.Module):
         self.key_norm = RMSNorm(shape.head_width, shape.norm_epsilon)
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], cache: KVCache | None) -> Tensor:
-        s, (batch, time) = self.shape, x.shape[:2]
+        s, time = self.shape, x.shape[1]
         qkv = F.linear(x, self.qkv.to(x.dtype))
         gains = self.query_norm.gain, self.key_norm.gain
         q, k, v = operations.split_heads(qkv, *gains, rotary, s.heads, s.kv_heads, s.norm_epsilon)
@@ -105,8 +106,8 @@ class Attention(nn.Module):
         if time == k.shape[2]:
             out = operations.causal_attention(q, k, v)
         else:  # one new token after those in the cache
-            out = F.scaled_dot_product_attention(q, k, v, enable_gqa=s.heads != s.kv_heads)
-        return F.linear(out.transpose(1, 2).reshape(batch, time, -1), self.output.to(x.dtype))
+            out = F.scaled_dot_product_attention(q, k, v, enable_gqa=s.heads != s.kv_heads).transpose(1, 2).flatten(2)
+        return F.linear(out, self.output.to(x.dtype))
 
 
 class FeedForward(nn.Module):
@@ -132,10 +133,18 @@ class Block(nn.Module):
         self.feed_forward_norm = RMSNorm(shape.width, shape.norm_epsilon)
         self.feed_forward = FeedForward(shape)
 
-    def forward(self, x: Tensor, dtype: torch.dtype, rotary: tuple[Tensor, Tensor], cache: KVCache | None) -> Tensor:
-        x = x + self.attention(self.attention_norm(x, dtype), rotary, cache)
-        added: Tensor = self.feed_forward(self.feed_forward_norm(x, dtype))
-        return x + added
+    def forward(
+        self,
+        x: Tensor,
+        added: Tensor | None,
+        dtype: torch.dtype,
+        rotary: tuple[Tensor, Tensor],
+        cache: KVCache | None,
+    ) -> tuple[Tensor, Tensor]:
+        """(stream, what is to be added to it) of the layers before -> the same after this one."""
+        x, y = self.attention_norm(x, added, dtype)
+        x, y = self.feed_forward_norm(x, self.attention(y, rotary, cache), dtype)
+        return x, self.feed_forward(y)
 
 
 class Transformer(nn.Module):
@@ -183,38 +192,58 @@ class Transformer(nn.Module):
             else:
                 weight.normal_(0.0, self.shape.width**-0.5, generator=generator)
 
-    def hidden(self, tokens: Tensor, table: Tensor, cache: KVCache | None = None) -> Tensor:
-        """(B, T) tokens -> (B, T, D) final vectors. `table` is `embedding.table()`, made once by the caller."""
+    def for_products(self) -> Transformer:
+        """The same network to compute with: its own block matrices, in `dtype`, so that no product has to convert
+        them; all else, storage included, is this network's. In fp32 everything is.
+        """
+        own = {
+            id(p): nn.Parameter(p.data.to(self.dtype) if is_matrix(name) else p.data)
+            for name, p in self.named_parameters()
+        }
+        return copy.deepcopy(self, {**own, **{id(buffer): buffer for buffer in self.buffers()}})
+
+    def hidden(self, tokens: Tensor, table: Tensor, cache: KVCache | None = None, frugal: bool = False) -> Tensor:
+        """(B, T) tokens -> (B, T, D) final vectors. `table`: the tokens' vectors.
+
+        frugal: keep only what goes into each block for the backward pass and compute the rest again there (gradient
+        checkpointing, Chen et al. 2016, arXiv 1604.06174): less memory, a third more time, the same bits.
+        """
         start = cache.length if cache is not None else 0
         time = tokens.shape[1]
         rotary = self.cosine[start : start + time], self.sine[start : start + time]
-        x = F.embedding(tokens, table)
+        x, added = F.embedding(tokens, table), None
         for block in self.blocks:
-            x = block(x, self.dtype, rotary, cache)
+            inputs = (x, added, self.dtype, rotary, cache)
+            x, added = checkpoint(block, *inputs, use_reentrant=False) if frugal else block(*inputs)
         if cache is not None:
             cache.length += time
-        final: Tensor = self.final_norm(x, self.dtype)
+        final: Tensor = self.final_norm(x, added, self.dtype)[1]
         return final
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
         """(B, T) tokens -> (B, T, V) logits in fp32; with `last_only` (B, 1, V), those after the last token."""
-        table = self.embedding.table()
+        table, head = self.embedding.tables(self.dtype)
         x = self.hidden(tokens, table, cache)
-        return F.linear(x[:, -1:] if last_only else x, table.to(self.dtype)).float()
+        return F.linear(x[:, -1:] if last_only else x, head).float()
 
-    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, tokens: Tensor, targets: Tensor, frugal: bool = False) -> Tensor:
         """Sum of -ln p(target) over all targets that are not IGNORE, in nats, fp32.
 
-        tokens, targets: (B, T).
+        tokens, targets: (B, T). frugal: see `hidden`.
         """
-        table = self.embedding.table()
-        x = self.hidden(tokens, table)
-        return operations.head_loss(x.flatten(0, 1), table.to(self.dtype), targets.flatten())
+        table, head = self.embedding.tables(self.dtype)
+        x = self.hidden(tokens, table, frugal=frugal)
+        return operations.head_loss(x.flatten(0, 1), head, targets.flatten())
 
     @torch.no_grad()
     def folded_embedding(self) -> Tensor:
         """(V, D): the factor sum as one plain table, which is all that another runtime needs."""
-        return self.embedding.table().clone()
+        return self.embedding.tables(self.dtype)[0].clone()
+
+
+def is_matrix(name: str) -> bool:
+    """Whether the parameter `name` is a matrix inside the blocks (not a table, not a gain)."""
+    return name.endswith(("qkv", "output", "gate_up", "down"))
 
 
 def rotary_table(shape: Shape) -> tuple[Tensor, Tensor]:

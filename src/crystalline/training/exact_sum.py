@@ -13,12 +13,11 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Sequence
-from ctypes import c_float, c_long, c_void_p
 
 import torch
 from torch import Tensor
 
-from crystalline.model.library import library
+from crystalline.model import library
 
 FRACTION_BITS = 48  # resolution 3.6e-15
 # 144 positions of this norm cannot overflow: 144 * 2^7 * 2^48 < 2^63. A sound position has a norm under 10.
@@ -27,39 +26,35 @@ CHUNK = 1 << 16  # elements worked on at a time: the temporaries stay in the pro
 
 
 class ExactSum:
-    """A running sum of flat fp32 gradients, in the int64 tensor `total`."""
+    """A running sum of flat gradients, in the int64 tensor `total`."""
 
     def __init__(self, total: Tensor) -> None:
         self.total = total
-        self._scaled = torch.empty(CHUNK)
-        self._fixed = torch.empty(CHUNK, dtype=torch.int64)
 
     def clear(self) -> None:
         self.total.zero_()
 
-    def add(self, pieces: Iterable[tuple[int, Tensor]]) -> None:
-        """Add one position's gradient, given as (offset, fp32 tensor) pieces.
+    def add(self, pieces: Iterable[tuple[int, Tensor]]) -> float:
+        """Add a gradient, given as (offset, fp32 or bf16 tensor) pieces; its norm.
 
-        The caller has checked with `norm` that it is finite and not larger than LARGEST_NORM.
+        A norm that is not finite or above LARGEST_NORM says that the sum is of no use any more.
         """
-        kernels = library()
-        for offset, piece in pieces:
-            flat = piece.reshape(-1)
-            if kernels is not None:
-                place = self.total[offset : offset + flat.numel()]
-                kernels.add_exact(
-                    c_void_p(flat.data_ptr()),
-                    c_void_p(place.data_ptr()),
-                    c_long(flat.numel()),
-                    c_float(2.0**FRACTION_BITS),
-                )
-                continue
-            for start in range(0, flat.numel(), CHUNK):
-                part = flat[start : start + CHUNK]
-                scaled, fixed = self._scaled[: part.numel()], self._fixed[: part.numel()]
-                torch.mul(part, 2.0**FRACTION_BITS, out=scaled)
-                fixed.copy_(scaled)  # toward zero: exact, whatever the rest of the sum is
-                self.total[offset + start : offset + start + part.numel()] += fixed
+        return math.sqrt(math.fsum(self._add(offset, piece.reshape(-1)) for offset, piece in pieces))
+
+    def _add(self, offset: int, piece: Tensor) -> float:
+        """Add one piece; the sum of its squares."""
+        place = self.total[offset : offset + piece.numel()]
+        kernels = library.usable(piece)
+        if kernels is not None:
+            return float(
+                library.call(kernels, "add_exact", piece.dtype, piece, place, len(piece), 2.0**FRACTION_BITS)
+            )
+        squares = 0.0
+        for start in range(0, piece.numel(), CHUNK):
+            part = piece[start : start + CHUNK].float()
+            squares += float(torch.linalg.vector_norm(part, dtype=torch.float64)) ** 2
+            place[start : start + CHUNK] += (part * 2.0**FRACTION_BITS).long()  # toward zero
+        return squares
 
 
 def combine(totals: Sequence[Tensor], gradient: Tensor) -> None:
@@ -69,9 +64,3 @@ def combine(totals: Sequence[Tensor], gradient: Tensor) -> None:
         part = gradient[start : start + CHUNK]
         part.copy_(functools.reduce(torch.add, rows))
         part.mul_(2.0**-FRACTION_BITS)
-
-
-def norm(pieces: Iterable[Tensor]) -> float:
-    """The norm of a gradient in pieces; NaN or infinite when any element is."""
-    squares = [float(torch.linalg.vector_norm(piece, dtype=torch.float64)) ** 2 for piece in pieces]
-    return math.sqrt(math.fsum(squares))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from crystalline.model.store import weights_hash
-from crystalline.model.transformer import Transformer
+from crystalline.model.transformer import Transformer, is_matrix
 
 ALIGNMENT = 16  # floats (64 bytes): matrix kernels may give other bits for weights at odd addresses
 
@@ -59,7 +59,7 @@ class FlatParameters:
 
     def __init__(self, model: Transformer, values: Tensor | None = None) -> None:
         parameters = dict(model.named_parameters())
-        names = sorted(parameters, key=_is_matrix)  # stable: tables and gains first
+        names = sorted(parameters, key=is_matrix)  # stable: tables and gains first
         self.slots: list[Slot] = []
         offset = 0
         for name in names:
@@ -91,6 +91,32 @@ class FlatParameters:
         return weights_hash(self.named())
 
 
+class WorkingCopy:
+    """What one process computes gradients with: the network as products want it (`Transformer.for_products`).
+
+    Shared weights change between steps; `refresh` follows them.
+    """
+
+    def __init__(self, model: Transformer, parameters: FlatParameters) -> None:
+        self.model = model.for_products()
+        named = dict(self.model.named_parameters())
+        self._weights = [(slot.offset, named[slot.name]) for slot in parameters.slots]
+        originals = zip(self._weights, parameters.parameters, strict=True)
+        self._copied = [(own, original) for (_, own), original in originals if own.dtype != original.dtype]
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Bring the copied weights to what the shared ones are now."""
+        for own, original in self._copied:
+            own.copy_(original)
+
+    def gradients(self) -> Iterator[tuple[int, Tensor]]:
+        """(offset in the flat tensor, gradient) of every parameter that has one."""
+        for offset, weight in self._weights:
+            if weight.grad is not None:
+                yield offset, weight.grad
+
+
 def flat_size(model: Transformer) -> int:
     """How many numbers `FlatParameters` needs for this network, the gaps of alignment included."""
     return sum(-(-p.numel() // ALIGNMENT) * ALIGNMENT for p in model.parameters())
@@ -98,13 +124,9 @@ def flat_size(model: Transformer) -> int:
 
 def _matrices(slots: list[Slot], shares: dict[str, list[int]]) -> Iterator[Matrix]:
     for slot in slots:
-        if _is_matrix(slot.name):
+        if is_matrix(slot.name):
             start, (rows, columns) = slot.offset, slot.shape
             parts = shares.get(slot.name.rsplit(".", 1)[-1], [1])
             for part in parts:
                 yield Matrix(start, rows * part // sum(parts), columns)
                 start += rows * part // sum(parts) * columns
-
-
-def _is_matrix(name: str) -> bool:
-    return name.endswith(("qkv", "output", "gate_up", "down"))

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from crystalline.model.library import library
+from crystalline.model.library import has_attention, library
 from crystalline.model.operations import QUERY_BLOCK
 from crystalline.model.shape import SIZES, Shape, shape_of
 from crystalline.model.transformer import Transformer
 from crystalline.settings import Settings
-from crystalline.training import optimizers, position, process
-from crystalline.training.exact_sum import ExactSum, combine, norm
-from crystalline.training.parameters import FlatParameters
+from crystalline.training import optimizers, process
+from crystalline.training.exact_sum import ExactSum, combine
+from crystalline.training.parameters import FlatParameters, WorkingCopy
 from crystalline.training.recipe import Recipe, precision, settle
 
 DEFAULT_MINUTES = 5.0
@@ -126,6 +126,7 @@ def probe(settings: Settings, shape: Shape, micro_batch: int, seconds: float = 2
     model = Transformer(shape, (indices, offsets) if shape.factors else None, dtype)
     model.initialize(0)
     parameters = FlatParameters(model)
+    copy = WorkingCopy(model, parameters)
     rates = settings.optimizer.model_copy(update={"learning_rate": 1e-4, "embedding_learning_rate": 1e-4})
     steppers = optimizers.make(parameters, rates, dtype)
     total, gradient = torch.zeros_like(parameters.values, dtype=torch.int64), torch.zeros_like(parameters.values)
@@ -135,10 +136,9 @@ def probe(settings: Settings, shape: Shape, micro_batch: int, seconds: float = 2
     began = time.perf_counter()
     while len(times) < 3 or (time.perf_counter() - began < seconds and len(times) < 20):
         start = time.perf_counter()
-        model.zero_grad(set_to_none=True)
-        (model.loss(tokens[:, :-1], tokens[:, 1:]) / tokens.numel()).backward()
-        norm([p.grad for p in model.parameters() if p.grad is not None])
-        exact.add(position.pieces(parameters))
+        copy.model.zero_grad(set_to_none=True)
+        (copy.model.loss(tokens[:, :-1], tokens[:, 1:]) / tokens.numel()).backward()
+        exact.add(copy.gradients())
         times.append(time.perf_counter() - start)
     step_times = []
     for number in (1, 2, 3):
@@ -163,10 +163,11 @@ def memory(recipe: Recipe, workers: int) -> float:
     item = 2 if bf16 else 4
     shared = shape.parameters * (4 + 4 + 4 * _states(recipe.settings))
     heads = shape.head_width * (shape.heads + 2 * shape.kv_heads)
-    if library() is not None:
-        # Probabilities are kept for keys up to the end of each block of queries only.
+    kernels = library()
+    if kernels is not None:
+        # Probabilities are kept, if at all, for keys up to the end of each block of queries only.
         seen = (1 + min(1.0, QUERY_BLOCK / shape.context)) / 2
-        scores = item * shape.heads * shape.context * seen
+        scores = 0.0 if has_attention(kernels, recipe.dtype) else item * shape.heads * shape.context * seen
         block = 8 * shape.width + item * (2 * shape.width + 4 * heads + 4 * shape.hidden) + scores
         logits = item * shape.vocabulary
     else:

@@ -6,49 +6,48 @@ It is computed by one thread from start to end: two threads would add in an orde
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from crystalline.model.transformer import Transformer
 from crystalline.training.batches import Batches
-from crystalline.training.exact_sum import LARGEST_NORM, norm
-from crystalline.training.parameters import FlatParameters
+from crystalline.training.exact_sum import LARGEST_NORM, ExactSum
+from crystalline.training.parameters import WorkingCopy
 
 
 @dataclass(frozen=True)
 class PositionResult:
-    """loss: sum of -ln p over the position's targets (nats). gradient_norm: of its share of the step."""
+    """loss: sum of -ln p over the position's targets (nats). gradient_norm: of its share of the step, at most."""
 
     loss: float
     gradient_norm: float
 
     @property
     def sound(self) -> bool:
-        """Finite, and small enough for the exact sum."""
+        """Finite, and small enough for the exact sum. If not, the whole step's sum is of no use."""
         return math.isfinite(self.loss) and self.gradient_norm <= LARGEST_NORM
 
 
-def compute(model: Transformer, batches: Batches, step: int, position: int, targets_in_step: int) -> PositionResult:
-    """Leave d(mean loss of the step)/d(weights), this position's share, in the parameters' `.grad`.
+def compute(
+    copy: WorkingCopy,
+    batches: Batches,
+    step: int,
+    position: int,
+    targets_in_step: int,
+    total: ExactSum,
+    frugal: bool = False,
+) -> PositionResult:
+    """Add d(mean loss of the step)/d(weights), this position's share, to `total`.
 
     targets_in_step: what the loss is divided by, so that the shares of all positions add up to the gradient.
+    frugal: take less memory and more time, for the same bits (see `Transformer.hidden`).
     """
-    model.zero_grad(set_to_none=True)
-    loss = 0.0
+    loss = norm = 0.0
     for part in range(batches.accumulation):
         tokens, targets = batches.micro_batch_at(step, position, part)
-        part_loss = model.loss(torch.from_numpy(tokens), torch.from_numpy(targets))
+        copy.model.zero_grad(set_to_none=True)
+        part_loss = copy.model.loss(torch.from_numpy(tokens), torch.from_numpy(targets), frugal)
         (part_loss / targets_in_step).backward()
         loss += part_loss.item()
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    return PositionResult(loss, norm(gradients))
-
-
-def pieces(parameters: FlatParameters) -> Iterator[tuple[int, Tensor]]:
-    """(offset in the flat tensor, gradient) of every parameter that has one."""
-    for slot, parameter in zip(parameters.slots, parameters.parameters, strict=True):
-        if parameter.grad is not None:
-            yield slot.offset, parameter.grad
+        norm += total.add(copy.gradients())  # a bound of the whole, so that no element can overflow the sum
+    return PositionResult(loss, norm)

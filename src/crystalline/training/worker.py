@@ -21,6 +21,7 @@ import torch
 from crystalline.training import position, process
 from crystalline.training.batches import Batches
 from crystalline.training.exact_sum import ExactSum, combine
+from crystalline.training.parameters import WorkingCopy
 from crystalline.training.position import PositionResult
 from crystalline.training.workspace import CHANGED, CHANGING, Workspace
 
@@ -30,18 +31,17 @@ class Sphere:
 
     def __init__(self, workspace: Workspace, batches: Batches, number: int) -> None:
         self.workspace, self.batches, self.number = workspace, batches, number
+        self._copy = WorkingCopy(workspace.model, workspace.parameters)
         self._sum = ExactSum(workspace.sum_of(number))
         self._step = -1  # the step whose positions are in the sum
 
     def compute(self, step: int, place: int, targets_in_step: int) -> PositionResult:
         """Add position `place` of `step` to this sphere's sum."""
         if step != self._step:
+            self._copy.refresh()
             self._sum.clear()
             self._step = step
-        result = position.compute(self.workspace.model, self.batches, step, place, targets_in_step)
-        if result.sound:
-            self._sum.add(position.pieces(self.workspace.parameters))
-        return result
+        return position.compute(self._copy, self.batches, step, place, targets_in_step, self._sum)
 
     def reduce(self, units: Sequence[int], spheres: Sequence[int]) -> None:
         """Combine the sums of `spheres` into the gradient of `units`, and note the squares of its norm."""
