@@ -1,28 +1,33 @@
 """How fast crystalline trains, beside a plain PyTorch loop over the same network. On this machine, now.
 
-    python benchmarks/training_speed.py [--size S|M] [--rounds 5]
+    python benchmarks/training_speed.py [--size S|M] [--rounds 5] [--peers]
 
-(a) plain: stock PyTorch as most people would write it: fp32, eager, torch.optim.AdamW, all cores.
-(b) crystalline: the step that `cllm run` does, with its defaults: Node Zero and a worker for each core.
+plain: stock PyTorch as most people would write it: fp32, eager, torch.optim.AdamW, all cores.
+crystalline: the step that `cllm run` does, with its defaults: Node Zero and a worker for each core.
+With --peers also what PyTorch can do at its best: compiled: the plain loop in bf16 (autocast), torch.compile, fused
+AdamW, all cores. ddp: DistributedDataParallel over gloo, bf16, a single-threaded process for each core.
 
-Both train the same shape on random tokens. An optimizer step has 48 sequences of 256 tokens in both: three batches
-of 16 in (a), twelve positions of 4 in (b). They take turns in processes of their own, so that neither's threads
+All train the same shape on random tokens. An optimizer step has 48 sequences of 256 tokens in each: three batches
+of 16, or twelve positions of 4 in crystalline. They take turns in processes of their own, so that neither's threads
 and memory disturb the other's, and what else the machine does meets both alike. Medians over the rounds. Read the
 ratio: tokens per second change with the machine's load.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from plain import PlainModel
 from torch import nn
 
 from crystalline.model.transformer import Transformer
@@ -37,98 +42,86 @@ from crystalline.training.workspace import Workspace
 # layers, width, heads, hidden, vocabulary
 SIZES = {"S": (4, 256, 4, 704, 4096), "M": (6, 384, 6, 1024, 8192)}
 CONTEXT = 256
-SEQUENCES = {"plain": (16, 3), "crystalline": (4, 12)}  # in a batch, and batches in a step
+SEQUENCES = {"plain": (16, 3), "compiled": (16, 3), "ddp": (16, 3), "crystalline": (4, 12)}  # in a batch; batches
 STEP_TOKENS = 48 * CONTEXT
 SECONDS = 8.0  # for each side in a round
 
 
-class PlainAttention(nn.Module):
-    """Causal attention with normed, rotated queries and keys."""
-
-    def __init__(self, width, heads):
-        super().__init__()
-        self.heads, self.head_width = heads, width // heads
-        self.q, self.k, self.v, self.o = (nn.Linear(width, width, bias=False) for _ in range(4))
-        self.q_norm, self.k_norm = nn.RMSNorm(self.head_width, 1e-6), nn.RMSNorm(self.head_width, 1e-6)
-
-    def forward(self, x, cos, sin):
-        batch, time_, width = x.shape
-        q, k, v = (p(x).view(batch, time_, self.heads, -1).transpose(1, 2) for p in (self.q, self.k, self.v))
-        q, k = turned(self.q_norm(q), cos, sin), turned(self.k_norm(k), cos, sin)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.o(y.transpose(1, 2).reshape(batch, time_, width))
-
-
-def turned(x, cos, sin):
-    a, b = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-b, a), dim=-1) * sin
-
-
-class PlainBlock(nn.Module):
-    """Attention, then SwiGLU, each after a norm and added to its input."""
-
-    def __init__(self, width, heads, hidden):
-        super().__init__()
-        self.norm1, self.norm2 = nn.RMSNorm(width, 1e-6), nn.RMSNorm(width, 1e-6)
-        self.attention = PlainAttention(width, heads)
-        self.gate, self.up = nn.Linear(width, hidden, bias=False), nn.Linear(width, hidden, bias=False)
-        self.down = nn.Linear(hidden, width, bias=False)
-
-    def forward(self, x, cos, sin):
-        x = x + self.attention(self.norm1(x), cos, sin)
-        h = self.norm2(x)
-        return x + self.down(F.silu(self.gate(h)) * self.up(h))
-
-
-class PlainModel(nn.Module):
-    """A Qwen3-like network with tied embedding, in the usual modules."""
-
-    def __init__(self, layers, width, heads, hidden, vocabulary):
-        super().__init__()
-        self.embedding = nn.Embedding(vocabulary, width)
-        self.blocks = nn.ModuleList(PlainBlock(width, heads, hidden) for _ in range(layers))
-        self.norm = nn.RMSNorm(width, 1e-6)
-        frequencies = 10_000.0 ** -(torch.arange(0, width // heads, 2) / (width // heads))
-        angles = torch.outer(torch.arange(CONTEXT), frequencies).repeat(1, 2)
-        self.register_buffer("cos", angles.cos())
-        self.register_buffer("sin", angles.sin())
-
-    def forward(self, tokens, targets):
-        x = self.embedding(tokens)
-        for block in self.blocks:
-            x = block(x, self.cos, self.sin)
-        logits = F.linear(self.norm(x), self.embedding.weight)
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-
-
-def repeat(step):
-    """Call `step` for SECONDS after one warm-up; tokens per second of the median step."""
+def repeat(step, tokens=STEP_TOKENS, rounds=0):
+    """Call `step` for SECONDS (or `rounds` times) after one warm-up; tokens per second of the median step."""
     step()
     times, end = [], time.perf_counter() + SECONDS
-    while len(times) < 3 or time.perf_counter() < end:
+    while len(times) < max(3, rounds) or (not rounds and time.perf_counter() < end):
         start = time.perf_counter()
         step()
         times.append(time.perf_counter() - start)
-    return STEP_TOKENS / statistics.median(times)
+    return tokens / statistics.median(times)
 
 
-def measure_plain(size):
-    layers, width, heads, hidden, vocabulary = SIZES[size]
-    model = PlainModel(layers, width, heads, hidden, vocabulary)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1)
-    rows, batches = SEQUENCES["plain"]
+def matrix_rate(precision):
+    """FLOP/s of one thread in large products, the best of a few: what a step is measured against."""
+    a = torch.randn(2048, 2048, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+    times = []
+    for _ in range(8):
+        start = time.perf_counter()
+        a @ a
+        times.append(time.perf_counter() - start)
+    return 2 * 2048**3 / min(times)
+
+
+def plain_speed(size, kind, batches, processes=1):
+    """Tokens per second of all `processes` of the plain loop, in this one."""
+    vocabulary = SIZES[size][-1]
+    model = PlainModel(*SIZES[size], CONTEXT)
+    fused = {} if kind == "plain" else {"fused": True}
+    if kind == "compiled":
+        model = torch.compile(model)
+    if kind == "ddp":
+        model = nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, **fused)
+    rows = SEQUENCES[kind][0]
     batch = torch.randint(0, vocabulary, (rows, CONTEXT + 1))
 
     def step():
         optimizer.zero_grad()
-        for _ in range(batches):
-            (model(batch[:, :-1], batch[:, 1:]) / batches).backward()
+        for number in range(batches):
+            last = number == batches - 1  # DDP exchanges gradients once a step
+            with contextlib.nullcontext() if kind != "ddp" or last else model.no_sync():
+                with torch.autocast("cpu", torch.bfloat16, enabled=kind != "plain"):
+                    loss = model(batch[:, :-1], batch[:, 1:])
+                (loss / batches).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 
-    speed = repeat(step)
-    weights = sum(p.numel() for p in model.parameters())
-    return {"speed": speed, "threads": torch.get_num_threads(), "weights": weights, "precision": "fp32"}
+    return repeat(step, batches * rows * CONTEXT, rounds=4 if processes > 1 else 0) * processes
+
+
+def measure_plain(size, kind="plain"):
+    precision = "fp32" if kind == "plain" else "bf16"
+    weights = sum(p.numel() for p in PlainModel(*SIZES[size], CONTEXT).parameters())
+    speed = plain_speed(size, kind, SEQUENCES[kind][1])
+    return {"speed": speed, "threads": torch.get_num_threads(), "weights": weights, "precision": precision}
+
+
+def measure_ddp(size):
+    """One process a core, all doing the same number of steps; each counts its own tokens."""
+    cores = process.cores()
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = (size, cores, folder)
+        torch.multiprocessing.spawn(ddp_process, arguments, cores)
+        speed = float(Path(folder, "speed").read_text())
+    weights = sum(p.numel() for p in PlainModel(*SIZES[size], CONTEXT).parameters())
+    return {"speed": speed, "threads": cores, "weights": weights, "precision": "bf16"}
+
+
+def ddp_process(rank, size, processes, folder):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=processes)
+    # 48 sequences a step between them, or as near as batches of 16 come.
+    speed = plain_speed(size, "ddp", max(1, round(SEQUENCES["ddp"][1] / processes)), processes)
+    if rank == 0:
+        Path(folder, "speed").write_text(str(speed))
+    torch.distributed.destroy_process_group()
 
 
 class RandomTokens:
@@ -206,7 +199,9 @@ def measure_crystalline(size):
         "norm + exact sum": t["sum"] + t["reduce"],
         "optimizer": t["update"],
     }
-    how = {"threads": workers, "weights": recipe.shape.parameters, "precision": recipe.settings.training.precision}
+    precision = recipe.settings.training.precision
+    used = recipe.shape.flops_per_token * speed_alone / matrix_rate(precision)
+    how = {"threads": workers, "weights": recipe.shape.parameters, "precision": precision, "used": used}
     return {"speed": speed, "alone": speed_alone, "parts": parts, **how}
 
 
@@ -217,39 +212,50 @@ def in_own_process(side, size):
     return json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout)
 
 
+MEASURES = {
+    "plain": measure_plain,
+    "compiled": lambda size: measure_plain(size, "compiled"),
+    "ddp": measure_ddp,
+    "crystalline": measure_crystalline,
+}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="S")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--peers", action="store_true", help="also the best forms of the plain loop")
     parser.add_argument("--measure", choices=SEQUENCES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        measure = {"plain": measure_plain, "crystalline": measure_crystalline}[options.measure]
-        print(json.dumps(measure(options.size)))
+        print(json.dumps(MEASURES[options.measure](options.size)))
         return
 
     load = os.getloadavg()[0]
-    found = {"plain": [], "crystalline": []}
+    found = {side: [] for side in MEASURES if options.peers or side in ("plain", "crystalline")}
     for number in range(options.rounds):
-        # Who is first changes, so that neither always meets a machine that the other has warmed.
-        for side in sorted(found, reverse=number % 2 == 0):
+        # Who is first changes, so that nobody always meets a machine that another has warmed.
+        for side in list(found)[:: 1 if number % 2 else -1]:
             found[side].append(in_own_process(side, options.size))
-        a, b = (found[side][-1]["speed"] for side in ("plain", "crystalline"))
-        print(f"round {number + 1}: plain {a:,.0f}, crystalline {b:,.0f} tokens/s, ratio {b / a:.2f}", flush=True)
+        speeds = ", ".join(f"{side} {results[-1]['speed']:,.0f}" for side, results in found.items())
+        print(f"round {number + 1}: {speeds} tokens/s", flush=True)
 
     print(f"\nsize {options.size}, {options.rounds} rounds, load of the machine before: {load:.1f}")
+    ours = found["crystalline"]
     for side, results in found.items():
         speeds, first = [result["speed"] for result in results], results[0]
+        ratio = statistics.median(b["speed"] / a["speed"] for a, b in zip(results, ours, strict=True))
         spread = f"{min(speeds):,.0f} to {max(speeds):,.0f}"
         how = f"{first['precision']}, {first['threads']} cores, {first['weights'] / 1e6:.1f} M weights"
-        print(f"{side:12} {statistics.median(speeds):8,.0f} tokens/s  ({spread}; {how})")
-    pairs = zip(found["plain"], found["crystalline"], strict=True)
-    print(f"ratio        {statistics.median(b['speed'] / a['speed'] for a, b in pairs):8.2f}")
-    alone = statistics.median(result["alone"] for result in found["crystalline"])
-    workers = found["crystalline"][0]["threads"]
-    gain = statistics.median(b["speed"] / b["alone"] for b in found["crystalline"])
-    print(f"one process  {alone:8,.0f} tokens/s; {workers} workers are {gain:.2f} times as fast. In the one:")
-    parts = [result["parts"] for result in found["crystalline"]]
+        print(
+            f"{side:12} {statistics.median(speeds):8,.0f} tokens/s  ({spread}; {how}); crystalline is {ratio:.2f} x"
+        )
+    alone = statistics.median(result["alone"] for result in ours)
+    gain = statistics.median(b["speed"] / b["alone"] for b in ours)
+    used = statistics.median(result["used"] for result in ours)
+    print(f"one process  {alone:8,.0f} tokens/s, {used:.0%} of the measured matrix rate as model FLOPs;")
+    print(f"{ours[0]['threads']} workers are {gain:.2f} times as fast. In the one:")
+    parts = [result["parts"] for result in ours]
     medians = {name: statistics.median(part[name] for part in parts) for name in parts[0]}
     for name, seconds in medians.items():
         share = seconds / sum(medians.values())
