@@ -179,7 +179,10 @@ def measure_crystalline(size):
 
     workers = min(process.cores(), positions)
     with closing(Workers(workspace, batches, workers)) as team:
+        step(team)
+        team.shares()  # from here on
         speed = repeat(lambda: step(team))
+        shares = team.shares()
 
     # The same by one process, which can say where the time goes.
     clock = Clock()
@@ -202,7 +205,7 @@ def measure_crystalline(size):
     precision = recipe.settings.training.precision
     used = recipe.shape.flops_per_token * speed_alone / matrix_rate(precision)
     how = {"threads": workers, "weights": recipe.shape.parameters, "precision": precision, "used": used}
-    return {"speed": speed, "alone": speed_alone, "parts": parts, **how}
+    return {"speed": speed, "alone": speed_alone, "parts": parts, "shares": shares, **how}
 
 
 def in_own_process(side, size):
@@ -260,6 +263,10 @@ def main():
     for name, seconds in medians.items():
         share = seconds / sum(medians.values())
         print(f"  {name:20} {1000 * seconds:8,.1f} ms of a step, {share:.1%}")
+    print(f"Where the time of the {workers} workers goes:")
+    shares = [result["shares"] for result in found["crystalline"]]
+    for name in shares[0]:
+        print(f"  {name:20} {statistics.median(share[name] for share in shares):8.1%}")
 
 
 if __name__ == "__main__":

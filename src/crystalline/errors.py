@@ -8,6 +8,7 @@ bug in crystalline, and a traceback is then the right thing to see.
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 # Exit codes of `cllm`, documented in docs/commands.md. 130 is the shell's own code for Ctrl-C.
@@ -38,6 +39,13 @@ class Interrupted(Exception):
     """The user asked to stop (Ctrl-C or SIGTERM), and everything worth keeping is on disk."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that there was not enough memory, in the words of Python, the system or PyTorch."""
+    if isinstance(error, RuntimeError):
+        return any(words in str(error) for words in ("allocate memory", "DefaultCPUAllocator", "out of memory"))
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+
+
 def suggest(name: str, valid: Iterable[str]) -> str:
     """ "did you mean 'x'?", or the list of valid names when none is near."""
     names = sorted(valid)
@@ -47,8 +55,6 @@ def suggest(name: str, valid: Iterable[str]) -> str:
 
 def from_os_error(error: OSError, doing: str) -> UserError:
     """Turn the operating system's refusal into a `UserError` (ENOSPC, EACCES, EROFS, ...)."""
-    import errno
-
     where = f" ({error.filename})" if error.filename else ""
     fixes = {
         errno.ENOSPC: "free some disk space, then give the same command again: it continues",

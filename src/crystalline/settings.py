@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Le
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from crystalline.errors import EXIT_USAGE, UserError, from_os_error, suggest
@@ -31,6 +32,7 @@ def _auto_is_none(value: Any) -> Any:
 AutoInt = Annotated[int | None, BeforeValidator(_auto_is_none)]
 AutoFloat = Annotated[float | None, BeforeValidator(_auto_is_none)]
 AutoStr = Annotated[str | None, BeforeValidator(_auto_is_none)]
+AutoWorkers = Annotated[Annotated[int, Ge(0), Le(144)] | Literal["free"] | None, BeforeValidator(_auto_is_none)]
 
 
 class Section(BaseModel):
@@ -90,8 +92,10 @@ class Training(Section):
     )
     micro_batch: AutoInt = Field(None, ge=1, le=4096, description="sequences in one position")
     accumulation: int = Field(1, ge=1, le=4096, description="micro-batches in one position")
-    workers: AutoInt = Field(
-        None, ge=0, le=144, description="worker processes; auto: one a core; 0: none, the main process computes"
+    workers: AutoWorkers = Field(
+        None,
+        description="worker processes; auto: one a core; free: as many as there are cores that other processes leave "
+        "free, changing with them; 0: none, the main process computes",
     )
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="of the products; weights are always kept in fp32"
@@ -244,9 +248,10 @@ def describe() -> list[tuple[str, str, str, str]]:
         assert issubclass(field.annotation, Section)
         for key, info in field.annotation.model_fields.items():
             signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+            kinds = getattr(info.annotation, "__args__", ())  # of a union; each may have limits of its own
             limits = [
                 f"{sign} {getattr(rule, name)}"
-                for rule in info.metadata
+                for rule in [*info.metadata, *(rule for kind in kinds for rule in getattr(kind, "__metadata__", ()))]
                 for name, sign in signs.items()
                 if hasattr(rule, name)
             ]

@@ -7,11 +7,12 @@ import pytest
 from small_runs import checkpoint_names, recipe_of, steps_of
 
 from crystalline import events
+from crystalline.cli.main import main
 from crystalline.errors import Interrupted, UserError
 from crystalline.events import EventLog
 from crystalline.pipeline.status import log_hash, status
 from crystalline.run_folder import write_json
-from crystalline.training import commands
+from crystalline.training import commands, node_zero, process
 from crystalline.training.loop import Trainer
 
 
@@ -103,6 +104,45 @@ def test_workers_come_and_go_at_steps_and_the_weights_stay_the_same(new_run, exp
         trainer.train(log, on_step, 2)
     assert trainer.parameters.hash() == expected
     assert counts == [2, 3, 1, 12, 2, 2]
+
+
+@pytest.mark.parametrize(("wanted", "expected_counts"), [("auto", [1, 1, 3, 3, 3, 3]), ("free", [1, 1, 3, 2, 3, 3])])
+def test_workers_by_a_word(wanted, expected_counts, new_run, expected, monkeypatch):
+    """Three cores; in step 4 others want one of them."""
+    busy = iter([0.0, 1.0, 0.0, 0.0])
+    monkeypatch.setattr(node_zero.OtherLoad, "look", lambda self, own: next(busy))
+    monkeypatch.setattr(process, "allowed_cores", lambda: [0, 0, 0])
+    run, teams, counts = new_run("run"), [], []
+    trainer = Trainer(run, recipe_of(run))
+    make = trainer.team
+    trainer.team = lambda *arguments: teams.append(make(*arguments)) or teams[-1]
+
+    def on_step(facts):
+        counts.append(len(teams[0].team))
+        if facts["step"] == 2:
+            assert main(["workers", str(run.root), wanted]) == 0
+
+    with run.lock(), EventLog(run.events) as log:
+        trainer.train(log, on_step, 1)
+    assert trainer.parameters.hash() == expected
+    assert counts == expected_counts
+    changes = list(events.read(run.events, "training.workers"))
+    assert (changes[0]["before"], changes[0]["after"], changes[0]["why"]) == (1, 3, "order")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_rebalance_acts_before_the_next_step(workers, new_run, expected):
+    run = new_run("run")
+
+    def on_step(facts, trainer):
+        if facts["step"] == 3:
+            assert main(["rebalance", str(run.root)]) == 0
+
+    assert trained(run, on_step, workers).parameters.hash() == expected
+    told = list(events.read(run.events, "training.rebalanced"))
+    assert [(event["step"], event["why"]) for event in told] == ([(3, "order")] if workers else [])
+    if workers:
+        assert all(told[0][when][order] >= 1 for when in ("before", "after") for order in ("reduce", "update"))
 
 
 def test_orders_need_somebody_to_take_them(new_run):

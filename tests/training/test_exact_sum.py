@@ -110,3 +110,20 @@ def test_the_compiled_sum_and_the_other_are_the_same(dtype, monkeypatch):
     monkeypatch.setattr(exact_sum.library, "usable", lambda _: None)
     assert torch.equal(summed(gradients), compiled)
     assert [empty_sum(9001).add([(0, gradient)]) for gradient in gradients] == pytest.approx(norms, rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 511, 512, 513, CHUNK + 7])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_combining_compiled_and_not_is_the_same(size, count, monkeypatch):
+    """Also where the sum of the sums has more digits than fp32, and of any size."""
+    sums = []
+    for gradient in terms(count, size):
+        sums.append(empty_sum(size))
+        sums[-1].add([(0, gradient)])
+    totals, compiled, plain = [s.total for s in sums], torch.empty(size), torch.empty(size)
+    squares = combine(totals, compiled)
+    assert squares == pytest.approx(float(compiled.double().square().sum()), rel=1e-12)
+    assert combine(totals[::-1], plain) == squares, "the order of the sums does not matter"
+    monkeypatch.setattr(exact_sum.library, "usable", lambda _: None)
+    assert combine(totals, plain) == pytest.approx(squares, rel=1e-12)
+    assert torch.equal(compiled, plain)

@@ -1,6 +1,8 @@
 """Who computes a step does not matter: any number of workers, any mix, and any that die, give the same bits."""
 
 import contextlib
+import errno
+import multiprocessing
 import os
 import random
 import signal
@@ -15,9 +17,10 @@ import pytest
 import torch
 from small_runs import recipe_of, steps_of
 
-from crystalline.errors import UserError
+from crystalline import events
+from crystalline.errors import EXIT_SYSTEM, UserError
 from crystalline.events import EventLog
-from crystalline.training import node_zero, position
+from crystalline.training import commands, crew, division, load, node_zero, optimizers, position, process, watch
 from crystalline.training.loop import Trainer
 from crystalline.training.node_zero import Alone, Stopped, Workers
 from crystalline.training.parameters import WorkingCopy
@@ -166,13 +169,383 @@ class TestDeath:
             trained(new_run("run"), 2)
 
 
-def test_an_error_in_a_worker_is_an_error_of_the_run(new_run, monkeypatch):
+class Odd(Exception):
+    """Cannot be made again from what it says of itself."""
+
+    def __init__(self, one, two):
+        super().__init__(f"{one} {two}")
+
+
+@pytest.mark.parametrize(("error", "kind"), [(ArithmeticError("no"), ArithmeticError), (Odd("n", "o"), RuntimeError)])
+def test_an_error_in_a_worker_is_an_error_of_the_run(error, kind, new_run, monkeypatch):
     def fail(*_):
-        raise ArithmeticError("no")
+        raise error
 
     monkeypatch.setattr(node_zero.Sphere, "compute", fail)
-    with pytest.raises(ArithmeticError, match="no"):
+    with pytest.raises(kind, match=r"n ?o") as caught:
         trained(new_run("run"), 2)
+    if kind is ArithmeticError:
+        assert "in fail" in "".join(caught.value.__notes__), "it says where in the worker it happened"
+
+
+class TestHang:
+    """Workers that neither answer nor die."""
+
+    @pytest.mark.parametrize("name", ["compute", "reduce", "update"])
+    def test_is_ended_and_its_work_done_by_others(self, name, new_run, expected, monkeypatch, tmp_path):
+        monkeypatch.setattr(watch, "LEAST_SECONDS", 1.0)
+        monkeypatch.setattr(watch, "TIMES", 1)
+        parent, flag = os.getpid(), tmp_path / "stopped"
+        original, calls = getattr(node_zero.Sphere, name), []
+
+        def stopping(sphere, *arguments):
+            calls.append(1)
+            if os.getpid() != parent and sphere.number == 1 and len(calls) == 2 and not flag.exists():
+                flag.touch()
+                os.kill(os.getpid(), signal.SIGSTOP)
+            return original(sphere, *arguments)
+
+        monkeypatch.setattr(node_zero.Sphere, name, stopping)
+        run = new_run("run")
+        assert trained(run, 3).parameters.hash() == expected[0]
+        assert flag.exists()
+        assert steps_of(run) == expected[1]
+        lost = list(events.read(run.events, "training.worker_lost"))
+        assert [(event["number"], event["why"], event["at"]) for event in lost][:1] == [(1, "hung", name)]
+
+    def test_while_it_starts(self, new_run, expected, monkeypatch, tmp_path):
+        monkeypatch.setattr(watch, "UNKNOWN_SECONDS", 1.0)
+        monkeypatch.setattr(watch, "LEAST_SECONDS", 1.0)
+        original, flag = crew.main, tmp_path / "stopped"
+
+        def main(*arguments):
+            if not flag.exists():
+                flag.touch()
+                os.kill(os.getpid(), signal.SIGSTOP)
+            original(*arguments)
+
+        monkeypatch.setattr(crew, "main", main)
+        assert trained(new_run("run"), 1).parameters.hash() == expected[0]
+
+    def test_does_not_keep_the_run_from_ending(self, new_run):
+        run = new_run("run")
+        trainer = Trainer(run, recipe_of(run))
+        team = trainer.team(3, lambda: True)
+        pids = [worker.process.pid for worker in team.team]
+        os.kill(pids[1], signal.SIGSTOP)
+        team.resize(1)
+        os.kill(pids[0], signal.SIGSTOP)
+        with pytest.raises(Stopped):
+            team.positions(0, trainer.batches.targets_in_step(0))
+        team.close()
+        assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+    @pytest.mark.skipif(not LINUX, reason="stops a group of processes")
+    def test_a_run_that_was_held_has_no_hung_workers(self, new_run, tmp_path):
+        """As after Ctrl-Z, or after the lid of a laptop was closed: Node Zero has slept too."""
+        run = new_run("run")
+        lines = "from crystalline.training import watch; watch.LEAST_SECONDS = 3.0; watch.TIMES = 1"
+        process = start_script(tmp_path, run, 100_000, lines)
+        os.killpg(process.pid, signal.SIGSTOP)
+        time.sleep(5)
+        os.killpg(process.pid, signal.SIGCONT)
+        step = int(process.stdout.readline())
+        while int(process.stdout.readline()) < step + 5:
+            pass
+        process.terminate()
+        process.communicate(timeout=30)
+        assert list(events.read(run.events, "training.worker_lost")) == []
+
+
+class TestMemory:
+    """Too little of it: first fewer workers, then positions with less, then advice."""
+
+    def failing(self, monkeypatch, name, when):
+        """Have workers run out of memory in `name`, `when(sphere, arguments)`."""
+        original = getattr(node_zero.Sphere, name)
+
+        def fail(sphere, *arguments):
+            if when(sphere, arguments):
+                raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
+            return original(sphere, *arguments)
+
+        monkeypatch.setattr(node_zero.Sphere, name, fail)
+
+    @pytest.mark.parametrize("name", ["compute", "reduce", "update"])
+    def test_there_are_fewer_workers(self, name, new_run, expected, monkeypatch):
+        self.failing(monkeypatch, name, lambda sphere, _: sphere.number in (0, 2))
+        run = new_run("run")
+        assert trained(run, 3).parameters.hash() == expected[0]
+        assert steps_of(run) == expected[1]
+        changes = list(events.read(run.events, "training.workers"))
+        assert [(e["before"], e["after"], e["why"]) for e in changes] == [(3, 2, "memory"), (2, 1, "memory")]
+        assert {e["why"] for e in events.read(run.events, "training.worker_lost")} == {"memory"}
+
+    def test_in_the_middle_of_adding_to_the_sum(self, new_run, expected, monkeypatch):
+        original, parent = WorkingCopy.gradients, os.getpid()
+
+        def half(copy):
+            every = list(original(copy))
+            if os.getpid() != parent and half.fails:
+                yield from every[: len(every) // 2]
+                raise MemoryError
+            yield from every
+
+        starter = crew.main
+
+        def main(*arguments):
+            half.fails = arguments[4] == 1
+            starter(*arguments)
+
+        monkeypatch.setattr(WorkingCopy, "gradients", half)
+        monkeypatch.setattr(crew, "main", main)
+        assert trained(new_run("run"), 2).parameters.hash() == expected[0]
+
+    def test_the_last_worker_computes_with_less(self, new_run, expected, monkeypatch):
+        original = position.compute
+
+        def compute(copy, batches, step, number, targets, total, frugal):
+            if not frugal:
+                raise MemoryError
+            return original(copy, batches, step, number, targets, total, frugal)
+
+        monkeypatch.setattr(position, "compute", compute)
+        run = new_run("run")
+        assert trained(run, 2).parameters.hash() == expected[0]
+        assert len(list(events.read(run.events, "training.frugal"))) == 1
+
+    @pytest.mark.parametrize("workers", [0, 1, 3])
+    def test_in_the_end_there_is_advice(self, workers, new_run, monkeypatch):
+        self.failing(monkeypatch, "compute", lambda *_: True)
+        with pytest.raises(
+            UserError, match=r"half the training.micro_batch .*twice the training.accumulation"
+        ) as error:
+            trained(new_run("run"), workers)
+        assert error.value.exit_code == EXIT_SYSTEM
+
+    def test_without_workers(self, new_run, expected, monkeypatch):
+        """In the middle of a step: what is in the sum already is not counted twice."""
+        self.failing(monkeypatch, "compute", lambda _, a: not a[-1] and a[:2] == (2, 5))
+        assert trained(new_run("run"), 0).parameters.hash() == expected[0]
+
+    @pytest.mark.parametrize("kernel_tells", [True, False])
+    def test_the_kernel_kills_workers(self, kernel_tells, new_run, expected, monkeypatch):
+        """It says so in a counter; where it does not, the second kill in a step is taken for its."""
+        parent, kills = os.getpid(), multiprocessing.Value("i", 0)
+        original = node_zero.Sphere.compute
+
+        def die(sphere, *arguments):
+            if os.getpid() != parent and kills.value < (1 if kernel_tells else 2):
+                kills.value += 1
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(sphere, *arguments)
+
+        monkeypatch.setattr(node_zero.Sphere, "compute", die)
+        if kernel_tells:
+            monkeypatch.setattr(load, "memory_kills", lambda: kills.value)
+        run = new_run("run")
+        assert trained(run, 2).parameters.hash() == expected[0]
+        assert [(e["before"], e["after"]) for e in events.read(run.events, "training.workers")] == [(2, 1)]
+
+    @pytest.mark.skipif(not LINUX, reason="limits memory")
+    def test_a_real_limit(self, new_run, monkeypatch):
+        """Worker 1 may not take any more memory than it starts with; its share is too much for that."""
+        import resource
+
+        changes = {"training__micro_batch": 1024, "training__steps": 1}
+        starter = crew.main
+
+        def main(pipe, others, workspace, batches, number, began):
+            if number == 1:
+                pages = int(Path("/proc/self/statm").read_text().split()[0])
+                limit = pages * resource.getpagesize() + 2_000_000
+                resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+            starter(pipe, others, workspace, batches, number, began)
+
+        monkeypatch.setattr(crew, "main", main)
+        run = new_run("run")
+        found = trained(run, 2, **changes).parameters.hash()  # first, or this process has more memory than it uses
+        assert found == trained(new_run("alone"), 0, **changes).parameters.hash()
+        assert [e["why"] for e in events.read(run.events, "training.worker_lost")] == ["memory"]
+        assert [(e["before"], e["after"]) for e in events.read(run.events, "training.workers")] == [(2, 1)]
+
+    @pytest.mark.parametrize("possible", [2, 0])
+    def test_the_system_gives_no_more_processes(self, possible, new_run, expected, monkeypatch):
+        original, started = multiprocessing.context.ForkProcess.start, []
+
+        def start(process):
+            if len(started) >= possible:
+                raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+            started.append(process)
+            original(process)
+
+        monkeypatch.setattr(multiprocessing.context.ForkProcess, "start", start)
+        if possible:
+            assert trained(new_run("run"), 4).parameters.hash() == expected[0]
+        else:
+            with pytest.raises(UserError, match="no worker process could be started"):
+                trained(new_run("run"), 4)
+
+
+class TestFreeCores:
+    """`--workers free`: as many workers as there are cores that others leave free."""
+
+    def test_workers_come_and_go_with_the_load_of_others(self, new_run, expected, monkeypatch):
+        busy = iter([None, 2.9, 2.9, 0.0, 1.4, 0.0])  # of four cores, before each step
+        monkeypatch.setattr(process, "allowed_cores", lambda: [0, 0, 0, 0])
+        monkeypatch.setattr(node_zero.OtherLoad, "look", lambda self, own: next(busy))
+        run, teams, counts = new_run("run"), [], []
+        trainer = Trainer(run, recipe_of(run))
+        make = trainer.team
+        trainer.team = lambda *arguments: teams.append(make(*arguments)) or teams[-1]
+        with EventLog(run.events) as log:
+            trainer.train(log, lambda facts: counts.append(len(teams[0].team)), "free")
+        assert trainer.parameters.hash() == expected[0]
+        assert steps_of(run) == expected[1]
+        assert counts == [4, 1, 1, 4, 3, 4]
+        changes = list(events.read(run.events, "training.workers"))
+        assert [(e["before"], e["after"], e["why"], e["others"], e["step"]) for e in changes] == [
+            (4, 1, "free cores", 2.9, 1),
+            (1, 4, "free cores", 0.0, 3),
+            (4, 3, "free cores", 1.4, 4),
+            (3, 4, "free cores", 0.0, 5),
+        ]
+
+    def test_with_a_number_the_load_does_not_matter(self, new_run, expected, monkeypatch):
+        monkeypatch.setattr(node_zero.OtherLoad, "look", lambda self, own: 1 / 0)
+        assert trained(new_run("run"), 2).parameters.hash() == expected[0]
+
+    def test_not_more_than_there_is_memory_for(self, new_run, monkeypatch):
+        monkeypatch.setattr(process, "allowed_cores", lambda: [0, 0, 0])
+        monkeypatch.setattr(node_zero.OtherLoad, "look", lambda self, own: 0.0)
+        original = node_zero.Sphere.compute
+
+        def fail(sphere, *arguments):
+            if sphere.number == 2:
+                raise MemoryError
+            return original(sphere, *arguments)
+
+        monkeypatch.setattr(node_zero.Sphere, "compute", fail)
+        run = new_run("run")
+        trained(run, "free")
+        assert [(e["before"], e["after"]) for e in events.read(run.events, "training.workers")] == [(3, 2)]
+
+
+class TestDivision:
+    """The update's units go to whoever is done with them first, by measurement."""
+
+    @pytest.fixture
+    def slow_zero(self, monkeypatch):
+        """The first worker takes longer than the other for each unit."""
+        monkeypatch.setattr(division, "WINDOW", 3)
+        original = optimizers.Muon.step, optimizers.AdamW.step
+        parent, starter = os.getpid(), crew.main
+
+        def slowed(step):
+            def slow(*arguments):
+                if os.getpid() != parent:
+                    time.sleep(0.02 if slow.zero else 0.004)
+                step(*arguments)
+
+            return slow
+
+        slows = [slowed(step) for step in original]
+
+        def main(*arguments):
+            for slow in slows:
+                slow.zero = arguments[4] == 0
+            starter(*arguments)
+
+        monkeypatch.setattr(optimizers.Muon, "step", slows[0])
+        monkeypatch.setattr(optimizers.AdamW, "step", slows[1])
+        monkeypatch.setattr(crew, "main", main)
+
+    def test_by_itself_when_one_is_slow(self, new_run, expected, slow_zero):
+        run = new_run("run")
+        assert trained(run, 2).parameters.hash() == expected[0]
+        assert steps_of(run) == expected[1]
+        told = [e for e in events.read(run.events, "training.rebalanced") if "update" in e["after"]]
+        assert told
+        assert told[0]["why"] == "measured"
+        assert told[0]["before"]["update"] > 1.25
+        assert told[0]["after"]["update"] < told[0]["before"]["update"]
+
+    def test_on_order_also_the_cores(self, new_run, slow_zero, monkeypatch):
+        run = new_run("run")
+        trainer, told = Trainer(run, recipe_of(run)), []
+        cores = process.allowed_cores()
+        team = trainer.team(len(cores) + 1, lambda: False, lambda kind, **facts: told.append((kind, facts)))
+        try:
+            team.rebalance()  # nothing is measured yet
+            for number in range(1, 3):
+                team.positions(number, trainer.batches.targets_in_step(number))
+                team.reduce()
+                team.update(1.0, 1.0, number)
+            monkeypatch.setattr(process, "allowed_cores", lambda: cores[:1])
+            team.rebalance()
+            assert all(os.sched_getaffinity(worker.process.pid) == {cores[0]} for worker in team.team)
+            monkeypatch.undo()
+            team.rebalance()
+            assert all(os.sched_getaffinity(worker.process.pid) == set(cores) for worker in team.team)
+        finally:
+            team.close()
+        assert [kind for kind, _ in told] == ["training.rebalanced"] * 3
+        first, second, _ = (facts for _, facts in told)
+        assert first["before"] == {"reduce": None, "update": None}
+        assert first["after"] == {}
+        assert second["why"] == "order"
+        assert second["cores"] == cores[:1]
+        assert set(second["before"]) == set(second["after"]) == {"reduce", "update"}
+        assert second["before"]["update"] > 1.25
+
+    def test_a_worker_for_each_core_stays_on_it(self, new_run):
+        run = new_run("run")
+        trainer = Trainer(run, recipe_of(run))
+        cores = process.allowed_cores()
+        team = trainer.team("auto", lambda: False)
+        try:
+            assert [os.sched_getaffinity(worker.process.pid) for worker in team.team] == [{core} for core in cores]
+            assert [sphere["core"] for sphere in team.spheres()] == cores
+            team.resize(len(cores) + 1)
+            assert all(os.sched_getaffinity(worker.process.pid) == set(cores) for worker in team.team)
+            assert [sphere["core"] for sphere in team.spheres()] == [None] * (len(cores) + 1)
+        finally:
+            team.close()
+
+
+def test_workers_change_and_die_in_a_longer_run(new_run):
+    """Other numbers of workers at steps 10, 25 and 40, and between them kill -9 in the middle of a step."""
+    alone, run, teams, killed = new_run("alone"), new_run("run"), [], {}
+    expected = trained(alone, 0, training__steps=50).parameters.hash()
+    trainer = Trainer(run, recipe_of(run, training__steps=50))
+    make = trainer.team
+    trainer.team = lambda *arguments: teams.append(make(*arguments)) or teams[-1]
+    original = node_zero.Workers.positions
+
+    def positions(team, step, targets):
+        if step in (5, 17, 30, 45):
+            computing = threading.Timer(0.001, kill, (team, step))
+            computing.start()
+        return original(team, step, targets)
+
+    def kill(team, step):
+        victim = next((worker for worker in list(team.team) if worker.task), team.team[0])
+        os.kill(victim.process.pid, signal.SIGKILL)
+        killed[step] = time.monotonic()
+
+    def on_step(facts):
+        if facts["step"] - 1 in killed:
+            killed[facts["step"] - 1] = time.monotonic() - killed[facts["step"] - 1]
+        if facts["step"] in (10, 25, 40):
+            commands.send(run, "workers", count={10: 3, 25: 1, 40: 4}[facts["step"]])
+
+    with pytest.MonkeyPatch.context() as patch, run.lock(), EventLog(run.events) as log:
+        patch.setattr(node_zero.Workers, "positions", positions)
+        trainer.train(log, on_step, 2)
+    assert trainer.parameters.hash() == expected
+    assert steps_of(run) == steps_of(alone)
+    assert len(list(events.read(run.events, "training.worker_lost"))) == len(killed) == 4
+    assert all(seconds < 10 for seconds in killed.values()), "each time the run went on within ten seconds"
 
 
 @pytest.mark.parametrize("kind", [Alone, Workers])
@@ -201,20 +574,22 @@ def test_a_slow_worker_loses_positions_to_the_others(new_run, expected, monkeypa
     run = new_run("run")
     trainer = Trainer(run, recipe_of(run, training__steps=1))
     monkeypatch.setattr(position, "compute", slow)
-    starter = node_zero.main
+    starter = crew.main
 
-    def main(pipe, others, workspace, batches, number, core):
+    def main(pipe, others, workspace, batches, number, began):
         slow.pid = os.getpid() if number == 0 else 0
-        starter(pipe, others, workspace, batches, number, core)
+        starter(pipe, others, workspace, batches, number, began)
 
-    monkeypatch.setattr(node_zero, "main", main)
+    monkeypatch.setattr(crew, "main", main)
     team = trainer.team(3, lambda: False)
     try:
         team.positions(0, trainer.batches.targets_in_step(0))
-        done = {worker.number: worker.positions for worker in team.team}
+        done = {worker.number: worker.record.positions for worker in team.team}
         assert sum(done.values()) == 12
         assert done[0] <= 2
-        assert sum(worker.steals for worker in team.team) == sum(max(0, count - 4) for count in done.values()) > 0
+        assert (
+            sum(worker.record.steals for worker in team.team) == sum(max(0, count - 4) for count in done.values()) > 0
+        )
     finally:
         team.close()
 
@@ -232,36 +607,73 @@ def processes_of(group: int) -> list[int]:
     return found
 
 
-@pytest.mark.skipif(not LINUX, reason="looks into /proc")
-@pytest.mark.parametrize("end", ["normal", signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_nothing_is_left_behind(end, new_run, tmp_path):
-    """No process, no shared memory, no lock: whichever way Node Zero ends."""
-    run = new_run("run")
-    steps = 3 if end == "normal" else 100_000
-    script = tmp_path / "go.py"
+def start_script(folder, run, steps, lines="", workers=3):
+    """A process, leader of its own group, that trains `run`; its first step is done. It prints each step.
+
+    lines: Python that it does before. Its temporary files go to `folder`/tmp.
+    """
+    script = folder / "go.py"
     script.write_text(
         textwrap.dedent(f"""
         import sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from small_runs import RunFolder, recipe_of, EventLog, Trainer
+        {lines}
+        def on_step(facts):
+            print(facts["step"], flush=True)
+            if facts["step"] == {steps} and {steps} == 4:
+                raise ArithmeticError("an error in Node Zero")
         run = RunFolder({str(run.root)!r})
         trainer = Trainer(run, recipe_of(run, training__steps={steps}))
         with run.lock(), EventLog(run.events) as log:
-            trainer.train(log, lambda facts: print(facts["step"], flush=True), 3)
+            trainer.train(log, on_step, {workers})
         """)
     )
+    (folder / "tmp").mkdir()
+    environment = {**os.environ, "TMPDIR": str(folder / "tmp")}
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == b"1\n"
+    return process
+
+
+STEPS = {"normal": 3, "exception": 4}
+
+
+@pytest.mark.skipif(not LINUX, reason="looks into /proc")
+@pytest.mark.parametrize(
+    "end", ["normal", "exception", signal.SIGKILL, signal.SIGTERM, signal.SIGINT, "all killed", "workers killed"]
+)
+def test_nothing_is_left_behind(end, new_run, tmp_path):
+    """No process, no shared memory, no temporary file, no lock: whichever way Node Zero ends."""
+    run = new_run("run")
     before = set(os.listdir("/dev/shm"))
-    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, start_new_session=True)
-    process.stdout.readline()
-    assert end == "normal" or len(processes_of(process.pid)) == 4
-    if end != "normal":
+    process = start_script(tmp_path, run, STEPS.get(end, 100_000))
+    if end not in STEPS:
+        assert len(processes_of(process.pid)) == 4
+    if end == "all killed":
+        os.killpg(process.pid, signal.SIGKILL)
+    elif end == "workers killed":
+        for pid in processes_of(process.pid):
+            if pid != process.pid:
+                os.kill(pid, signal.SIGKILL)
+        process.stdout.readline()
+        process.terminate()
+    elif end not in STEPS:
         os.kill(process.pid, end)
     process.communicate(timeout=30)
+    assert (process.returncode == 0) == (end == "normal")
     deadline = time.monotonic() + 5
     while processes_of(process.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert processes_of(process.pid) == []
     assert set(os.listdir("/dev/shm")) <= before
+    assert os.listdir(tmp_path / "tmp") == []
     with run.lock():
         pass
 
@@ -271,7 +683,10 @@ def test_no_descriptor_leaks_over_many_starts(new_run):
     trainer = Trainer(run, recipe_of(run))
     for count in range(12):
         team = trainer.team(2, lambda: False)
+        os.kill(team.team[1].process.pid, signal.SIGKILL)
         team.positions(0, trainer.batches.targets_in_step(0))
+        team.resize(1)
+        team.resize(3)
         team.close()
         if count == 1:
             open_files = len(os.listdir("/proc/self/fd")) if LINUX else 0

@@ -30,7 +30,10 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, metavar="N", help="optimizer steps to train, in all")
     parser.add_argument("--seed", type=int, metavar="S", help="the same seed gives the same model")
     parser.add_argument("--size", metavar="SIZE", help="1M, 2M, 4M ... 1B parameters; default: from the time")
-    parser.add_argument("--workers", type=int, metavar="N", help="worker processes; default: one a core")
+    parser.add_argument(
+        "--workers", type=workers, metavar="N|auto|free", help="worker processes; auto (default): one a core; "
+        "free: as many as there are cores that nobody else uses"
+    )  # fmt: skip
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="any setting; may be repeated"
     )
@@ -60,6 +63,11 @@ def whole(least: int) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def workers(text: str) -> int | str:
+    """A number of workers, or a word for how to choose it."""
+    return text if text in ("auto", "free") else int(text)
 
 
 def add_tokens(parser: argparse.ArgumentParser) -> None:

@@ -24,6 +24,7 @@ from crystalline.errors import (
     Interrupted,
     UserError,
     from_os_error,
+    is_out_of_memory,
     suggest,
 )
 
@@ -45,6 +46,7 @@ VERBS = {
     "stop": "save a run that is training and end it",
     "checkpoint": "save a run that is training now",
     "workers": "change the number of workers of a run that is training",
+    "rebalance": "divide the work of an update anew among the workers of a run that is training",
     "doctor": "check this machine and installation",
 }
 EXIT_CODES = """exit codes:
@@ -139,7 +141,7 @@ def main(argv: list[str] | None = None) -> int:
         _silence_output()
         return _fail(from_os_error(error, "finish this command"))
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # torch's words
+        if not is_out_of_memory(error):
             raise
         return _fail(
             UserError(

@@ -323,6 +323,25 @@ int attention_backward_bf16(const bf16 *dout, const bf16 *q, const bf16 *k, cons
 }
 #endif
 
+/* The sum of `count` sums as fp32, rounded once; returns the sum of its squares. */
+double combine_exact(const int64_t *const *sums, long count, float *restrict gradient, long n, float unit) {
+    double squares = 0.0;
+    for (long start = 0; start < n; start += 512) {
+        int64_t whole[512];
+        long size = n - start < 512 ? n - start : 512;
+        memcpy(whole, sums[0] + start, size * sizeof(int64_t));
+        for (long s = 1; s < count; s++)
+            #pragma omp simd
+            for (long i = 0; i < size; i++) whole[i] += sums[s][start + i];
+        #pragma omp simd reduction(+ : squares)
+        for (long i = 0; i < size; i++) {
+            float g = gradient[start + i] = (float)whole[i] * unit;
+            squares += (double)g * g;
+        }
+    }
+    return squares;
+}
+
 #define T bf16
 #define LOAD(p, n) load_bf16(p, n)
 #define STORE(p, v, n) store_bf16(p, v, n)

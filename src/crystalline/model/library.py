@@ -33,7 +33,7 @@ FLAGS = [
     "-shared",
     "-fPIC",
 ]
-DOUBLE_RESULT = ("add_exact_bf16", "add_exact_fp32", "cross_entropy_bf16", "cross_entropy_fp32")
+DOUBLE_RESULT = ("add_exact_bf16", "add_exact_fp32", "cross_entropy_bf16", "cross_entropy_fp32", "combine_exact")
 _SUFFIX = {torch.bfloat16: "bf16", torch.float32: "fp32"}
 
 # Compilers for x86 use half of a 512-bit unit unless told to.

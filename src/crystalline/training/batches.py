@@ -93,15 +93,13 @@ class Batches:
 
     def targets_in_step(self, step: int) -> int:
         """How many targets a step has: all places, less the padding of the last window each time it comes."""
-        places = self.windows_per_step * self.context
+        return sum(self.targets_in_position(step, position) for position in range(self.positions))
+
+    def targets_in_position(self, step: int, position: int) -> int:
+        """How many of them a position has."""
+        places = self.accumulation * self.micro_batch * self.context
         short = self.windows * self.context - (len(self.stream) - 1)
         if short == 0:
             return places
-        last = self.windows - 1
-        numbers = (
-            window
-            for position in range(self.positions)
-            for part in range(self.accumulation)
-            for window in self.window_numbers(step, position, part)
-        )
-        return places - short * sum(window == last for window in numbers)
+        parts = (self.window_numbers(step, position, part) for part in range(self.accumulation))
+        return places - short * sum(window == self.windows - 1 for numbers in parts for window in numbers)

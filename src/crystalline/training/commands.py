@@ -13,7 +13,7 @@ from typing import Any
 from crystalline.errors import EXIT_USAGE, UserError
 from crystalline.run_folder import RunFolder, read_json, reporting_os_errors, write_json
 
-NAMES = ("pause", "resume", "stop", "checkpoint", "workers")
+NAMES = ("pause", "resume", "stop", "checkpoint", "workers", "rebalance")
 
 
 def send(run: RunFolder, name: str, **arguments: Any) -> None:

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import functools
 import math
+import time
 from collections.abc import Iterable, Sequence
+from ctypes import c_float, c_long, c_void_p
 
 import torch
 from torch import Tensor
@@ -26,20 +28,25 @@ CHUNK = 1 << 16  # elements worked on at a time: the temporaries stay in the pro
 
 
 class ExactSum:
-    """A running sum of flat gradients, in the int64 tensor `total`."""
+    """A running sum of flat gradients, in the int64 tensor `total`. seconds: spent with it so far."""
 
     def __init__(self, total: Tensor) -> None:
-        self.total = total
+        self.total, self.seconds = total, 0.0
 
     def clear(self) -> None:
+        began = time.perf_counter()
         self.total.zero_()
+        self.seconds += time.perf_counter() - began
 
     def add(self, pieces: Iterable[tuple[int, Tensor]]) -> float:
         """Add a gradient, given as (offset, fp32 or bf16 tensor) pieces; its norm.
 
         A norm that is not finite or above LARGEST_NORM says that the sum is of no use any more.
         """
-        return math.sqrt(math.fsum(self._add(offset, piece.reshape(-1)) for offset, piece in pieces))
+        began = time.perf_counter()
+        squares = math.fsum(self._add(offset, piece.reshape(-1)) for offset, piece in pieces)
+        self.seconds += time.perf_counter() - began
+        return math.sqrt(squares)
 
     def _add(self, offset: int, piece: Tensor) -> float:
         """Add one piece; the sum of its squares."""
@@ -57,10 +64,19 @@ class ExactSum:
         return squares
 
 
-def combine(totals: Sequence[Tensor], gradient: Tensor) -> None:
-    """Put the sum of several sums into the fp32 `gradient` (n,), rounded once."""
+def combine(totals: Sequence[Tensor], gradient: Tensor) -> float:
+    """Put the sum of several sums into the fp32 `gradient` (n,), rounded once; the sum of its squares.
+
+    Sums and gradient are contiguous.
+    """
+    kernels = library.usable(gradient)
+    if kernels is not None:
+        rows = (c_void_p * len(totals))(*(total.data_ptr() for total in totals))
+        where, count = c_void_p(gradient.data_ptr()), gradient.numel()
+        squares = kernels.combine_exact(rows, c_long(len(totals)), where, c_long(count), c_float(2.0**-FRACTION_BITS))
+        return float(squares)
     for start in range(0, gradient.numel(), CHUNK):
-        rows = [total[start : start + CHUNK] for total in totals]
         part = gradient[start : start + CHUNK]
-        part.copy_(functools.reduce(torch.add, rows))
+        part.copy_(functools.reduce(torch.add, [total[start : start + CHUNK] for total in totals]))
         part.mul_(2.0**-FRACTION_BITS)
+    return float(torch.linalg.vector_norm(gradient, dtype=torch.float64)) ** 2

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from crystalline.tokens.tokenizer import Tokenizer
 from crystalline.training import checkpoint, commands, process
 from crystalline.training.batches import Batches
 from crystalline.training.interrupt import StopRequest
-from crystalline.training.node_zero import Alone, Stopped, Team, Workers
+from crystalline.training.node_zero import Alone, Report, Stopped, Team, Wanted, Workers
 from crystalline.training.recipe import Recipe
 from crystalline.training.schedule import rate_at
 from crystalline.training.workspace import Workspace
@@ -74,11 +75,11 @@ class Trainer:
             state = checkpoint.restore(found, self.parameters, self.optimizers)
             self.step, self.tokens_seen, self.drops = state["step"], state["tokens"], state["drops"]
 
-    def team(self, workers: int, stop: Callable[[], bool]) -> Team:
-        """Who computes: that many processes, or this one when `workers` is 0."""
+    def team(self, workers: Wanted, stop: Callable[[], bool], report: Report = lambda kind, **facts: None) -> Team:
+        """Who computes: that many processes, or this one when `workers` is 0. report: see `Workers`."""
         if workers == 0:
             return Alone(self.workspace, self.batches, stop)
-        return Workers(self.workspace, self.batches, workers, stop)
+        return Workers(self.workspace, self.batches, workers, stop, report)
 
     # ------------------------------------------------------------------------------------------------
     # Training loop
@@ -88,18 +89,23 @@ class Trainer:
         self,
         events: EventLog,
         on_step: Callable[[dict[str, float]], None] = lambda _: None,
-        workers: int | None = None,
+        workers: Wanted | None = None,
     ) -> None:
         """Train to the recipe's last step. Each step is written to `events` and given to `on_step`.
 
-        workers: processes; None: one a core. The weights do not depend on it.
+        workers: processes; None: one a core; "free": as many as there are cores that other processes leave free.
+        The weights do not depend on it.
         Raises Interrupted after Ctrl-C, with everything saved; UserError when training cannot go on.
         """
         recipe, settings = self.recipe, self.recipe.settings
         saved_at, saved_step, spoken_at = time.monotonic(), self.step, -math.inf
-        count = min(process.cores(), settings.training.positions) if workers is None else workers
         commands.clear(self.run)
-        with StopRequest() as stop, closing(self.team(count, lambda: stop.asked)) as team:
+
+        def report(kind: str, **facts: Any) -> None:
+            events.write(kind, step=self.step, **facts)
+
+        wanted = "auto" if workers is None else workers
+        with StopRequest() as stop, closing(self.team(wanted, lambda: stop.asked, report)) as team:
             while self.step < recipe.steps:
                 self._obey(team, stop, events)
                 if stop.asked:
@@ -137,7 +143,8 @@ class Trainer:
                 self._stop_if_hopeless()
 
                 if began - spoken_at >= SPHERES_EVERY:
-                    events.write("training.spheres", step=self.step, spheres=team.spheres())
+                    shares = team.shares()
+                    events.write("training.spheres", step=self.step, spheres=team.spheres(), shares=shares)
                     spoken_at = began
 
                 # Once in a while: save first, so that nothing below can cost work; then measure, then show.
@@ -164,7 +171,9 @@ class Trainer:
                 if name == "checkpoint":
                     self.save(events)
                 elif name == "workers":
-                    team.resize(int(arguments["count"]))
+                    team.resize(arguments["count"])
+                elif name == "rebalance":
+                    team.rebalance()
                 elif name == "stop":
                     stop.asked = True
                 else:

@@ -3,8 +3,8 @@
 It computes no batch itself. Per step there are two barriers: A, when the positions are handed out, and B, when all
 gradients are ready; then the workers combine the sums and update the weights, each its own units.
 
-A worker may die at any moment (kill -9, out of memory). What it had added to its sum is thrown away and its positions
-of this step are computed again by others; units it was changing are put back first. The bits are the same.
+A worker may die at any moment (kill -9, out of memory) or hang. What it had added to its sum is thrown away and its
+positions of this step are computed again by others; units it was changing are put back first. The bits are the same.
 """
 
 from __future__ import annotations
@@ -13,23 +13,33 @@ import contextlib
 import logging
 import math
 import multiprocessing
-import multiprocessing.process
 import os
+import signal
+import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import wait
 from typing import Any, Protocol
 
-from crystalline.errors import EXIT_SYSTEM, UserError
+from crystalline.errors import EXIT_SYSTEM, UserError, is_out_of_memory
+from crystalline.training import load, process
 from crystalline.training.batches import Batches
+from crystalline.training.crew import Crew, Task, Worker
+from crystalline.training.division import UNEVEN, Division
+from crystalline.training.load import OtherLoad
+from crystalline.training.metrics import PARTS
 from crystalline.training.position import PositionResult
-from crystalline.training.worker import Sphere, main
+from crystalline.training.worker import Sphere
 from crystalline.training.workspace import UNTOUCHED, Workspace
 
 log = logging.getLogger("crystalline.training")
 DEATHS_IN_A_ROW = 5  # workers lost without a finished step in between, after which something is wrong
-POLL_SECONDS = 0.2  # how often an order to stop is looked for while workers compute
+KILLS_IN_A_ROW = 2  # of them by SIGKILL, after which it is taken for the kernel's, which has too little memory
+STOP_SECONDS = 1.0  # that a worker still gets for its position when training is stopped
+
+# How many workers: a number, "auto" (one a core) or "free" (as many as there are cores that nobody else uses).
+Wanted = int | str
+Report = Callable[..., None]  # told of what happens to a team, as (kind of event, facts by name)
 
 
 class Stopped(Exception):
@@ -48,11 +58,21 @@ class Team(Protocol):
     def update(self, clip: float, share: float, number: int) -> None:
         """Change the weights."""
 
-    def resize(self, count: int) -> None:
-        """Have `count` workers from the next step on."""
+    def resize(self, wanted: Wanted) -> None:
+        """Have so many workers from the next step on."""
 
-    def spheres(self) -> list[dict[str, float]]:
-        """What each worker has done so far."""
+    def rebalance(self) -> None:
+        """Divide the work of the update anew by the times measured, and keep workers to the cores allowed now."""
+
+    def spheres(self) -> list[dict[str, Any]]:
+        """What each worker has done so far, as `SphereRecord.told`."""
+
+    def shares(self) -> dict[str, float]:
+        """Where the workers' time since the last call went, as shares of it; they add up to 1.
+
+        compute: forward and backward. sum: exact sums of positions. reduce: combining them. update: the optimizer.
+        sync: ready with a part of a step before others (barriers). idle: the rest. Empty when not measured.
+        """
 
     def close(self) -> None:
         """End all processes."""
@@ -65,11 +85,24 @@ class Alone:
         self.workspace, self.stop = workspace, stop
         self.sphere = Sphere(workspace, batches, 0)
         self.everything = range(len(workspace.units))
+        self.frugal = False
 
     def positions(self, step: int, targets_in_step: int) -> list[PositionResult]:
-        results = []
+        try:
+            return self._positions(step, targets_in_step)
+        except (MemoryError, RuntimeError, OSError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if self.frugal:
+                raise _too_little_memory() from error
+        log.warning("there was not enough memory; positions are computed with less from now on, which takes longer")
+        self.frugal = True
+        return self.positions(step, targets_in_step)
+
+    def _positions(self, step: int, targets_in_step: int) -> list[PositionResult]:
+        results: list[PositionResult] = []
         for place in range(self.workspace.recipe.settings.training.positions):
-            results.append(self.sphere.compute(step, place, targets_in_step))
+            results.append(self.sphere.compute(step, place, targets_in_step, not results, self.frugal))
             if self.stop():
                 raise Stopped
         return results
@@ -82,239 +115,341 @@ class Alone:
         self.workspace.memory["marks"].fill_(UNTOUCHED)
         self.sphere.update(self.everything, clip, share, number)
 
-    def resize(self, count: int) -> None:
+    def resize(self, wanted: Wanted) -> None:
         log.warning("this run computes in its main process; it has no workers to change")
 
-    def spheres(self) -> list[dict[str, float]]:
+    def rebalance(self) -> None:
+        log.warning("this run computes in its main process; there is nothing to divide")
+
+    def spheres(self) -> list[dict[str, Any]]:
         return []
+
+    def shares(self) -> dict[str, float]:
+        return {}
 
     def close(self) -> None:
         pass
 
 
-@dataclass(frozen=True)
-class Task:
-    """Something for one worker to do. key: names its result."""
-
-    key: int
-    order: str
-    arguments: tuple[Any, ...]
-
-
-@dataclass
-class Worker:
-    """A worker process as Node Zero sees it. Times in seconds, memory in bytes."""
-
-    number: int
-    process: multiprocessing.process.BaseProcess
-    pipe: Connection
-    ready: bool = False
-    task: Task | None = None
-    places: list[int] = field(default_factory=list)  # positions computed in this step
-    positions: int = 0
-    steals: int = 0
-    busy: float = 0.0
-    update: float = 0.0
-    memory: int = 0
-
-
 class Workers:
     """A team of processes.
 
-    count: how many to keep. stop: asked now and then while waiting.
+    wanted: how many to keep. stop: asked now and then while waiting. report: told of everything that happens to the
+    team: "training.workers" when their number changes, "training.worker_lost", "training.rebalanced".
     """
 
     def __init__(
-        self, workspace: Workspace, batches: Batches, count: int, stop: Callable[[], bool] = lambda: False
+        self,
+        workspace: Workspace,
+        batches: Batches,
+        wanted: Wanted,
+        stop: Callable[[], bool] = lambda: False,
+        report: Report = lambda kind, **facts: None,
     ) -> None:
-        self.workspace, self.batches, self.stop = workspace, batches, stop
-        self.count = count = min(count, workspace.spheres)  # more than there are positions would have nothing to do
-        self.team: list[Worker] = []
-        self.deaths = 0  # since the last finished step
-        for number in range(count):
-            self._start(number)
+        self.workspace, self.batches, self.stop, self.report = workspace, batches, stop, report
+        self.crew = Crew(workspace, batches)
+        self.wanted, self.most = wanted, workspace.spheres  # more than there are positions would have nothing to do
+        self.frugal = False  # positions are computed with less memory
+        self.deaths, self.kills = 0, 0  # since the last finished step
+        self.memory_kills = load.memory_kills()
+        self.others = OtherLoad()
+        costs = [unit.cost for _, unit in workspace.units]
+        sizes = [float(unit.end - unit.start) for _, unit in workspace.units]
+        self.divisions = {"reduce": Division(sizes), "update": Division(costs)}
+        self.shares_told: dict[str, float] = dict.fromkeys(PARTS, 0.0)
+        try:
+            if not self.crew.fill(self._count(wanted)):
+                self.most = len(self.team)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def team(self) -> list[Worker]:
+        """The workers that are there now."""
+        return self.crew.members
 
     # --- the three parts of a step ------------------------------------------------------------------------
 
     def positions(self, step: int, targets_in_step: int) -> list[PositionResult]:
+        self._follow_free_cores()
         for worker in self.team:
-            worker.places = []
+            worker.record.begin_step()
         places = range(self.workspace.recipe.settings.training.positions)
         tasks = [Task(place, "compute", (step, place, targets_in_step)) for place in places]
         by_place = {task.key: task for task in tasks}
+        fair = -(-len(tasks) // len(self.team))  # more than this, and a worker has taken over from another
+
+        def done(worker: Worker, task: Task, result: Any) -> None:
+            targets = self.batches.targets_in_position(step, task.key)
+            worker.record.computed(task.key, result, targets, fair)
 
         def lost(worker: Worker) -> list[Task]:
             """All that a dead worker had added to its sum is gone with it."""
-            return [by_place[place] for place in worker.places]
+            places = worker.record.places
+            worker.record.undone()
+            return [by_place[place] for place in places]
 
-        results = self._carry_out(tasks, lost, stoppable=True)
+        results = self._carry_out(tasks, lost, done, stoppable=True)
         return [results[place] for place in places]
 
     def reduce(self) -> float:
-        contributors = [worker.number for worker in self.team if worker.places]
-        tasks = [Task(i, "reduce", (units, contributors)) for i, units in enumerate(self._shares())]
+        contributors = [worker.number for worker in self.team if worker.record.places]
         # A worker that dies now leaves its finished sum behind in the shared memory: only its task is lost.
-        self._carry_out(tasks, lambda worker: [])
+        self._divide_and_carry_out("reduce", (contributors,), lambda worker: [])
         return _norm(self.workspace)
 
     def update(self, clip: float, share: float, number: int) -> None:
         marks = self.workspace.memory["marks"]
         marks.fill_(UNTOUCHED)
         arguments = (clip, share, number)
-        tasks = [Task(i, "update", (units, *arguments)) for i, units in enumerate(self._shares())]
-        next_key = len(tasks)
+        next_key = self.workspace.spheres
 
         def lost(worker: Worker) -> list[Task]:
             """Put back what was half changed; what is left of its units is a task for another."""
             nonlocal next_key
             self.workspace.undo(worker.number)
-            assert worker.task is not None
+            if worker.task is None:
+                return []
             rest = [unit for unit in worker.task.arguments[0] if marks[unit] == UNTOUCHED]
             worker.task = None
             next_key += 1
             return [Task(next_key, "update", (rest, *arguments))]
 
-        self._carry_out(tasks, lost)
-        self.deaths = 0
+        self._divide_and_carry_out("update", arguments, lost)
+        self.deaths = self.kills = 0
+        self._rebalance_if_uneven()
 
-    def _shares(self) -> list[list[int]]:
-        """All units, in as many parts of about equal cost as there are workers."""
-        units = self.workspace.units
-        parts: list[list[int]] = [[] for _ in range(max(1, len(self.team)))]
-        loads = [0.0] * len(parts)
-        for index in sorted(range(len(units)), key=lambda i: -units[i][1].cost):
-            lightest = loads.index(min(loads))
-            parts[lightest].append(index)
-            loads[lightest] += units[index][1].cost
-        return [sorted(part) for part in parts if part]
+    def _divide_and_carry_out(
+        self, order: str, arguments: tuple[Any, ...], lost: Callable[[Worker], list[Task]]
+    ) -> None:
+        """Have all units reduced or updated, each worker its part, and note how long each took."""
+        ready = [worker.number for worker in self.team if worker.ready] or [worker.number for worker in self.team]
+        division, deaths, as_divided = self.divisions[order], self.deaths, True
+
+        def done(worker: Worker, task: Task, result: Any) -> None:
+            nonlocal as_divided
+            as_divided &= worker.number == task.owner
+
+        parts = division.among(ready)
+        self._carry_out([Task(w, order, (units, *arguments), w) for w, units in parts.items()], lost, done)
+        if as_divided and deaths == self.deaths:
+            division.record(self.workspace.memory[f"seconds.{order}"].numpy())
 
     # --- handing out and waiting ----------------------------------------------------------------------------
 
     def _carry_out(
-        self, tasks: list[Task], lost: Callable[[Worker], list[Task]], stoppable: bool = False
+        self,
+        tasks: list[Task],
+        lost: Callable[[Worker], list[Task]],
+        done: Callable[[Worker, Task, Any], None],
+        stoppable: bool = False,
     ) -> dict[int, Any]:
-        """Have all tasks done by whoever is free. lost: what must be done again when a worker dies."""
+        """Have all tasks done by whoever is free. done: called for each; lost: what must be done again when a worker
+        is lost, besides what it was at."""
         waiting = deque(tasks)
         results: dict[int, Any] = {}
-        fair = -(-len(tasks) // max(1, len(self.team)))  # more than this, and a worker has taken over from another
-        stopping = False
+        began = time.monotonic()
         while waiting or any(worker.task for worker in self.team):
-            for worker in self.team:
-                if waiting and worker.ready and worker.task is None:
-                    self._give(worker, waiting.popleft())
-            for worker in self._heard():
+            self._hand_out(waiting)
+            gone: list[tuple[Worker, str]] = []
+            for worker in self.crew.heard():
                 try:
-                    done = self._listen(worker, results)
-                except (EOFError, OSError):  # it died, whatever it was doing
-                    again = lost(worker) + ([worker.task] if worker.task else [])
-                    waiting.extend(again)
-                    for repeat in again:
-                        results.pop(repeat.key, None)
-                    self._replace(worker)
+                    task, result = self.crew.listen(worker)
+                except (EOFError, OSError):
+                    gone.append((worker, "died"))  # whatever it was doing
                     continue
-                if done is not None and done.order == "compute":
-                    worker.places.append(done.key)
-                    worker.positions += 1
-                    worker.steals += len(worker.places) > fair
-            if stoppable and not stopping and self.stop():
-                stopping = True
-                waiting.clear()
-        if stopping:
-            raise Stopped
+                if isinstance(result, BaseException):
+                    worker.record.errors += 1
+                    if not is_out_of_memory(result):
+                        raise result
+                    gone.append((worker, "memory"))
+                elif task is not None:
+                    worker.task = None
+                    results[task.key] = result
+                    done(worker, task, result)
+            known = [worker for worker, _ in gone]
+            gone += [(worker, "hung") for worker in self.crew.silent() if worker not in known]
+            for worker, why in gone:
+                self.crew.end(worker)  # before its numbers are put in order: it must not write any more
+                order, again = worker.order, lost(worker) + ([worker.task] if worker.task else [])
+                waiting.extend(again)
+                for repeat in again:
+                    results.pop(repeat.key, None)
+                self._replace(worker, why, order)
+            if stoppable and self.stop():
+                self._give_up()
+                raise Stopped
+        ended = time.monotonic()
+        for worker in self.team:
+            worker.record.sync += ended - max(began, worker.changed) if worker.ready else 0.0
         return results
 
-    def _give(self, worker: Worker, task: Task) -> None:
-        worker.task = task
-        with contextlib.suppress(OSError):  # dead: the end of its pipe says so in a moment
-            worker.pipe.send((task.order, task.arguments))
+    def _give_up(self) -> None:
+        """End the step, in which no weights are changed: whoever is not ready in a moment need not be."""
+        end = time.monotonic() + STOP_SECONDS
+        busy = {worker.pipe: worker for worker in self.team if worker.task}
+        while busy and (left := end - time.monotonic()) > 0:
+            for pipe in wait(list(busy), left):
+                worker = busy.pop(pipe)  # type: ignore[call-overload]
+                with contextlib.suppress(EOFError, OSError):
+                    self.crew.listen(worker)
+                worker.task = None
+        for worker in busy.values():
+            self.crew.end(worker)
 
-    def _heard(self) -> list[Worker]:
-        """Workers that have answered or died: the pipe of a dead one is at its end."""
-        by_pipe = {worker.pipe: worker for worker in self.team}
-        return [by_pipe[pipe] for pipe in wait(list(by_pipe), POLL_SECONDS)]  # type: ignore[index]
+    def _hand_out(self, waiting: deque[Task]) -> None:
+        """Give each free worker a task: one of its own, or one whose owner is not there."""
+        there = {worker.number for worker in self.team if worker.ready}
+        for worker in self.team:
+            if worker.ready and worker.task is None:
+                fit = (task for task in waiting if task.owner == worker.number or task.owner not in there)
+                if (task := next(fit, None)) is not None:
+                    waiting.remove(task)
+                    computing = task.order == "compute"
+                    self.crew.give(worker, task, *((not worker.record.places, self.frugal) if computing else ()))
 
-    def _listen(self, worker: Worker, results: dict[int, Any]) -> Task | None:
-        """Take a worker's answer; the task that it has finished. Raises EOFError or OSError when it is dead."""
-        answer, seconds, worker.memory = worker.pipe.recv()
-        if not worker.ready:
-            worker.ready = True
-            return None
-        task, worker.task = worker.task, None
-        assert task is not None
-        if isinstance(answer, BaseException):
-            raise answer
-        results[task.key] = answer
-        if task.order == "compute":
-            worker.busy += seconds
-        else:
-            worker.update += seconds
-        return task
+    # --- how many, and on which cores -------------------------------------------------------------------------
+
+    def resize(self, wanted: Wanted) -> None:
+        self.wanted, self.most, self.frugal = wanted, self.workspace.spheres, False
+        self._become(self._count(wanted), "order")
+
+    def _count(self, wanted: Wanted) -> int:
+        """How many workers to have now."""
+        count = process.cores() if isinstance(wanted, str) else wanted
+        return max(1, min(count, self.most))
+
+    def _follow_free_cores(self) -> None:
+        if self.wanted != "free":
+            return
+        # What this run has started itself, such as an evaluation, does not count.
+        pids = {process.pid for process in multiprocessing.active_children() if process.pid is not None}
+        others = self.others.look({os.getpid(), *pids})
+        if others is not None:
+            count = load.fitting(len(self.team), others, process.cores())
+            self._become(min(count, self.most), "free cores", others=round(others, 2))
+
+    def _become(self, count: int, why: str, **facts: float) -> None:
+        """Have `count` workers. Only between steps."""
+        before = len(self.team)
+        if count == before:
+            return
+        for worker in sorted(self.team, key=lambda worker: worker.number)[count:]:
+            self.crew.dismiss(worker)
+        if not self.crew.fill(count):
+            self.most = len(self.team)
+        self._tell_of_change(before, why, **facts)
+
+    def _tell_of_change(self, before: int, why: str, **facts: float) -> None:
+        log.info("%d workers, before %d (%s)", len(self.team), before, why)
+        self.report("training.workers", before=before, after=len(self.team), why=why, **facts)
+
+    # --- who does what in the update --------------------------------------------------------------------------
+
+    def rebalance(self) -> None:
+        self.crew.keep_to_cores()
+        self._divide_anew("order", self.divisions)
+
+    def _rebalance_if_uneven(self) -> None:
+        """By itself when the slowest has long had much more to do than the mean."""
+        found = {n: d for n, d in self.divisions.items() if d.measured and (d.imbalance or 1.0) > UNEVEN}
+        if found:
+            self._divide_anew("measured", found, only_if_better=True)
+
+    def _divide_anew(self, why: str, divisions: dict[str, Division], only_if_better: bool = False) -> None:
+        before = {name: division.imbalance for name, division in divisions.items()}
+        done = [name for name, division in divisions.items() if division.renew(only_if_better)]
+        if not done and only_if_better:
+            return
+        after = {name: divisions[name].expected() for name in done}
+        for name in done:
+            log.info("%s divided anew: slowest over mean was %.2f, should be %.2f", name, before[name], after[name])
+        # of the slowest worker over the mean of all, by measurement before and as expected after
+        facts = {"before": _rounded(before), "after": _rounded(after)}
+        self.report("training.rebalanced", why=why, cores=process.allowed_cores(), **facts)
+
+    # --- what they have done ----------------------------------------------------------------------------------
+
+    def spheres(self) -> list[dict[str, Any]]:
+        return self.crew.told()
+
+    def shares(self) -> dict[str, float]:
+        times = self.crew.times()
+        since, self.shares_told = {part: times[part] - self.shares_told[part] for part in PARTS}, times
+        whole = sum(since.values())
+        return {part: round(seconds / whole, 4) for part, seconds in since.items()} if whole > 0 else {}
 
     # --- life and death -------------------------------------------------------------------------------------
 
-    def _start(self, number: int) -> None:
-        """Fork a worker. It inherits the shared memory and the network; nothing is sent or loaded."""
-        ours, theirs = multiprocessing.Pipe()
-        others = [worker.pipe for worker in self.team] + [ours]
-        context = multiprocessing.get_context("fork")
-        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-        core = cores[number] if self.count <= len(cores) else -1
-        process = context.Process(
-            target=main, args=(theirs, others, self.workspace, self.batches, number, core), daemon=True,
-            name=f"sphere-{number}",
-        )  # fmt: skip
-        process.start()
-        theirs.close()
-        self.team.append(Worker(number, process, ours))
+    def _replace(self, lost: Worker, why: str, order: str) -> None:
+        """Start another process in the place of one that died, hung or had too little memory; or have one less.
 
-    def resize(self, count: int) -> None:
-        count = max(1, min(count, self.workspace.spheres))
-        for worker in sorted(self.team, key=lambda worker: worker.number)[count:]:
-            worker.pipe.close()
-            worker.process.join()
-            self.team.remove(worker)
-        self.count = count
-        taken = {worker.number for worker in self.team}
-        for number in range(count):
-            if number not in taken:
-                self._start(number)
-
-    def spheres(self) -> list[dict[str, float]]:
-        """For each worker: number, pid, positions and steals so far, seconds busy and updating, peak memory."""
-        names = ("number", "positions", "steals", "busy", "update", "memory")
-        return [
-            {"pid": worker.process.pid or 0, **{name: getattr(worker, name) for name in names}}
-            for worker in sorted(self.team, key=lambda worker: worker.number)
-        ]
-
-    def _replace(self, dead: Worker) -> None:
-        """Start another process in the place of one that died."""
-        self._forget(dead)
+        order: what it was at.
+        """
+        code = lost.process.exitcode
+        self.crew.forget(lost, order)
+        lost.record.errors += why != "memory"  # that was counted as an exception
+        lost.record.deaths += why == "died"
+        lost.record.hung += why == "hung"
+        words = {"died": f"died (exit code {code})", "hung": "does not answer", "memory": "had too little memory"}
+        log.warning("worker %d %s; what it was at is done again", lost.number, words[why])
+        self.report("training.worker_lost", number=lost.number, pid=lost.record.pid, why=why, code=code, at=order)
         self.deaths += 1
-        log.warning("worker %d died (exit code %s); another takes over", dead.number, dead.process.exitcode)
-        if self.deaths >= DEATHS_IN_A_ROW:
+        if why == "hung":
+            self.crew.watch.gave_up()
+        certain = why == "memory" or (why == "died" and self._killed_for_memory(code))
+        short = certain or self.kills >= KILLS_IN_A_ROW
+        if short and self.team:
+            self._go_on_with_fewer()
+            return
+        if short and not self.frugal:
+            log.warning("positions are computed with less memory from now on, which takes longer")
+            self.report("training.frugal")
+            self.frugal, self.deaths, self.kills = True, 0, 0
+        elif certain:
+            raise _too_little_memory()
+        elif self.deaths >= DEATHS_IN_A_ROW:
             raise UserError(
                 "training stopped",
-                f"{self.deaths} workers died within one step (the last with exit code {dead.process.exitcode})",
+                f"{self.deaths} workers were lost within one step (the last one {words[why]})",
                 "look for lack of memory (dmesg), then give the same command again with fewer --workers",
                 EXIT_SYSTEM,
             )
-        self._start(dead.number)
+        if self.crew.start(lost.number):
+            self.crew.keep_to_cores()
+        else:
+            self._go_on_with_fewer()
 
-    def _forget(self, worker: Worker) -> None:
-        worker.process.join(5)
-        worker.pipe.close()
-        self.team.remove(worker)
+    def _go_on_with_fewer(self) -> None:
+        self.most, self.deaths, self.kills = len(self.team), 0, 0
+        self.crew.keep_to_cores()
+        self._tell_of_change(self.most + 1, "memory")
+
+    def _killed_for_memory(self, code: int | None) -> bool:
+        """Whether a worker was killed by the kernel for lack of memory, as far as the kernel tells."""
+        if code != -signal.SIGKILL:
+            return False
+        self.kills += 1
+        before, self.memory_kills = self.memory_kills, load.memory_kills()
+        return self.memory_kills > before
 
     def close(self) -> None:
-        for worker in self.team:
-            worker.pipe.close()  # the worker reads the end of the pipe and leaves
-        for worker in self.team:
-            worker.process.join(2)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
-        self.team = []
+        self.crew.close()
+
+
+def _too_little_memory() -> UserError:
+    return UserError(
+        "training stopped",
+        "there is not enough memory for one position, with one worker and computed with as little as possible",
+        "close other programs and give the same command again; or begin a new run with half the training.micro_batch "
+        "and twice the training.accumulation, which is the same batch in less memory, or with a smaller model.size",
+        EXIT_SYSTEM,
+    )
+
+
+def _rounded(values: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {name: None if value is None else round(value, 3) for name, value in values.items()}
 
 
 def _norm(workspace: Workspace) -> float:

@@ -96,7 +96,7 @@ def make_plan(settings: Settings, text: TextFacts) -> Plan:
 def _busy_workers(settings: Settings) -> int:
     """Workers that really compute at the same time."""
     t = settings.training
-    wanted = process.cores() if t.workers is None else max(1, t.workers)
+    wanted = max(1, t.workers) if isinstance(t.workers, int) else process.cores()
     return min(wanted, process.cores(), t.positions)
 
 

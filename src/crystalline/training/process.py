@@ -25,6 +25,19 @@ def prepare() -> None:
         libc.mallopt(_M_MMAP_THRESHOLD, 2**30)
 
 
+def allowed_cores() -> list[int]:
+    """Numbers of the processors that this process may use now; a container or `taskset` can change them."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
 def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many processors this process may use."""
+    return len(allowed_cores())
+
+
+def keep_to(pid: int, allowed: list[int]) -> None:
+    """Let a process run on these processors only, where the system can do that and the process is there."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.sched_setaffinity(pid, allowed)

@@ -9,14 +9,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import pickle
 import resource
 import signal
+import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
-
-import torch
 
 from crystalline.training import position, process
 from crystalline.training.batches import Batches
@@ -33,31 +35,46 @@ class Sphere:
         self.workspace, self.batches, self.number = workspace, batches, number
         self._copy = WorkingCopy(workspace.model, workspace.parameters)
         self._sum = ExactSum(workspace.sum_of(number))
-        self._step = -1  # the step whose positions are in the sum
 
-    def compute(self, step: int, place: int, targets_in_step: int) -> PositionResult:
-        """Add position `place` of `step` to this sphere's sum."""
-        if step != self._step:
+    @property
+    def summing(self) -> float:
+        """Seconds spent with the exact sum so far."""
+        return self._sum.seconds
+
+    def compute(
+        self, step: int, place: int, targets_in_step: int, first: bool, frugal: bool = False
+    ) -> PositionResult:
+        """Add position `place` of `step` to this sphere's sum.
+
+        first: of this sphere in this step: the weights are new, and the sum is empty before. frugal: with less
+        memory, in more time.
+        """
+        if first:
             self._copy.refresh()
             self._sum.clear()
-            self._step = step
-        return position.compute(self._copy, self.batches, step, place, targets_in_step, self._sum)
+        return position.compute(self._copy, self.batches, step, place, targets_in_step, self._sum, frugal)
 
     def reduce(self, units: Sequence[int], spheres: Sequence[int]) -> None:
         """Combine the sums of `spheres` into the gradient of `units`, and note the squares of its norm."""
         w = self.workspace
-        sums = [w.sum_of(sphere) for sphere in spheres]
+        sums, squares, seconds = (
+            [w.sum_of(sphere) for sphere in spheres],
+            w.memory["squares"],
+            w.memory["seconds.reduce"],
+        )
         for number in units:
+            began = time.perf_counter()
             unit = w.units[number][1]
             part = w.gradient[unit.start : unit.end]
-            combine([total[unit.start : unit.end] for total in sums], part)
-            w.memory["squares"][number] = torch.linalg.vector_norm(part, dtype=torch.float64) ** 2
+            squares[number] = combine([total[unit.start : unit.end] for total in sums], part)
+            seconds[number] = time.perf_counter() - began
 
     def update(self, units: Sequence[int], clip: float, share: float, number: int) -> None:
         """Change the weights of `units` by the gradient times `clip`. Ready to be undone at any moment."""
         w = self.workspace
-        marks, undo = w.memory["marks"], w.memory[f"undo.{self.number}"]
+        marks, undo, seconds = w.memory["marks"], w.memory[f"undo.{self.number}"], w.memory["seconds.update"]
         for index in units:
+            began = time.perf_counter()
             optimizer, unit = w.units[index]
             offset = 0
             for tensor in optimizer.touched(unit):
@@ -67,16 +84,32 @@ class Sphere:
             g = w.gradient[unit.start : unit.end]
             optimizer.step(unit, g if clip == 1.0 else g * clip, share, number)
             marks[index] = CHANGED
+            seconds[index] = time.perf_counter() - began
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a worker says when it has done an order.
+
+    result: of the order, or the exception that it ended with. In seconds, one after the other without a gap: waited,
+    since the answer before; busy, with the order; summing: the part of that spent with the exact sum. memory: the
+    process's peak in bytes, pages that it shares counted in full.
+    """
+
+    result: Any
+    waited: float
+    busy: float
+    summing: float
+    memory: int
 
 
 def main(
-    pipe: Connection, others: list[Connection], workspace: Workspace, batches: Batches, number: int, core: int
+    pipe: Connection, others: list[Connection], workspace: Workspace, batches: Batches, number: int, began: float
 ) -> None:
-    """The life of a worker process, forked from Node Zero: follow orders.
+    """The life of a worker process, forked from Node Zero: follow orders, (name, arguments), and answer each.
 
-    An order is (name, arguments), its answer (result or exception, seconds it took, peak memory in bytes).
-    others: ends of pipes that belong to Node Zero; while a worker held them, nobody would notice its death.
-    core: the processor to stay on, or -1.
+    Its first answer says that it is there. others: ends of pipes that belong to Node Zero; while a worker held them,
+    nobody would notice its death. began: when it was started, by the monotonic clock.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; Node Zero decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -84,29 +117,43 @@ def main(
         other.close()
     _die_with_parent()
     process.prepare()
-    if core >= 0:
-        with contextlib.suppress(OSError):
-            os.sched_setaffinity(0, {core})
     sphere = Sphere(workspace, batches, number)
     orders: dict[str, Callable[..., Any]] = {
         "compute": sphere.compute,
         "reduce": sphere.reduce,
         "update": sphere.update,
     }
-    answer: Any = "ready"
-    seconds = 0.0
+    result: Any = "ready"
+    waited, summed = 0.0, 0.0
     while True:
+        done = time.monotonic()
         try:
-            pipe.send((answer, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+            pipe.send(Answer(result, waited, done - began, sphere.summing - summed, _peak_memory()))
             name, arguments = pipe.recv()
         except (EOFError, OSError):
             os._exit(0)  # Node Zero is gone or done with us; nothing of its state here may run its exit handlers
         began = time.monotonic()
+        waited, summed = began - done, sphere.summing
         try:
-            answer = orders[name](*arguments)
+            result = orders[name](*arguments)
         except Exception as error:  # told to Node Zero, which decides; the worker stays usable
-            answer = error
-        seconds = time.monotonic() - began
+            result = _portable(error)
+
+
+def _portable(error: Exception) -> Exception:
+    """The exception as it can be sent: with words for where it happened, without the memory that its frames hold."""
+    error.add_note("in a worker:\n" + "".join(traceback.format_tb(error.__traceback__)))
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever its class does not bear
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _peak_memory() -> int:
+    """Bytes; the kernel of macOS counts in bytes, others in kB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _die_with_parent() -> None:

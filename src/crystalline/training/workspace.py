@@ -67,6 +67,8 @@ def _fields(size: int, makers: list[RangeOptimizer], spheres: int) -> list[Field
         for name in o.state_names
     ]
     fields += [Field("squares", (len(units),), torch.float64), Field("marks", (len(units),), torch.int32)]
+    # How long each unit took last time: by it the units are divided among the workers.
+    fields += [Field(f"seconds.{order}", (len(units),), torch.float64) for order in ("reduce", "update")]
     for sphere in range(spheres):
         fields += [Field(f"sum.{sphere}", (size,), torch.int64), Field(f"undo.{sphere}", (largest,), torch.float32)]
     return fields
