@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,10 @@ from crystalline.tokens.stream import TokenStream
 from crystalline.tokens.tokenizer import Tokenizer
 from crystalline.training import checkpoint, commands, process
 from crystalline.training.batches import Batches
+from crystalline.training.cluster import Cluster
 from crystalline.training.interrupt import StopRequest
-from crystalline.training.node_zero import Alone, Stopped, Team, Workers
+from crystalline.training.link import Ranks
+from crystalline.training.node_zero import Alone, LocalTeam, Stopped, Team, Workers
 from crystalline.training.recipe import Recipe
 from crystalline.training.schedule import rate_at
 from crystalline.training.workspace import Workspace
@@ -45,11 +48,12 @@ class Trainer:
     """One training run: the network, its optimizers and its text, at some step.
 
     Made at step 0; `resume` goes to the newest whole checkpoint, `train` to the recipe's last step.
+    ranks: who trains with this process, if any. Only rank 0 resumes and trains; the others `follow`.
     """
 
-    def __init__(self, run: RunFolder, recipe: Recipe) -> None:
+    def __init__(self, run: RunFolder, recipe: Recipe, ranks: Ranks | None = None) -> None:
         process.prepare()
-        self.run, self.recipe = run, recipe
+        self.run, self.recipe, self.ranks = run, recipe, ranks
         t = recipe.settings.training
         self.tokenizer = Tokenizer.load(run.tokenizer)
         bags = TokenCodes.load(run.tokenizer).bags() if recipe.shape.factors else None
@@ -67,6 +71,11 @@ class Trainer:
         self.step, self.tokens_seen = 0, 0
         self.drops, self.drops_in_a_row = 0, 0
 
+    @property
+    def leads(self) -> bool:
+        """Whether this process trains, and not only helps another to."""
+        return self.ranks is None or self.ranks.leads
+
     def resume(self) -> None:
         """Continue from the newest whole checkpoint, if there is one."""
         found = store.newest_whole(self.run)
@@ -74,11 +83,26 @@ class Trainer:
             state = checkpoint.restore(found, self.parameters, self.optimizers)
             self.step, self.tokens_seen, self.drops = state["step"], state["tokens"], state["drops"]
 
-    def team(self, workers: int, stop: Callable[[], bool]) -> Team:
-        """Who computes: that many processes, or this one when `workers` is 0."""
+    def team(self, workers: int | None, stop: Callable[[], bool]) -> Team:
+        """Who computes: that many processes (None: one a core), or this one when `workers` is 0; or several ranks."""
+        if self.ranks is not None:
+            return self._cluster(workers, stop)
+        return self._local_team(workers, stop)
+
+    def _local_team(self, workers: int | None, stop: Callable[[], bool]) -> LocalTeam:
         if workers == 0:
             return Alone(self.workspace, self.batches, stop)
-        return Workers(self.workspace, self.batches, workers, stop)
+        count = workers or min(process.cores(), self.recipe.settings.training.positions)
+        return Workers(self.workspace, self.batches, count, stop)
+
+    def _cluster(self, workers: int | None, stop: Callable[[], bool]) -> Cluster:
+        assert self.ranks is not None
+        return Cluster(self.ranks, self.workspace, partial(self._local_team, workers), stop)
+
+    def follow(self, workers: int | None = None) -> None:
+        """Compute what rank 0 says, until it has trained to the end or stops."""
+        with StopRequest(patient=True) as stop, closing(self._cluster(workers, lambda: stop.asked)) as cluster:
+            cluster.follow()
 
     # ------------------------------------------------------------------------------------------------
     # Training loop
@@ -97,9 +121,11 @@ class Trainer:
         """
         recipe, settings = self.recipe, self.recipe.settings
         saved_at, saved_step, spoken_at = time.monotonic(), self.step, -math.inf
-        count = min(process.cores(), settings.training.positions) if workers is None else workers
         commands.clear(self.run)
-        with StopRequest() as stop, closing(self.team(count, lambda: stop.asked)) as team:
+        with (
+            StopRequest(patient=self.ranks is not None) as stop,
+            closing(self.team(workers, lambda: stop.asked)) as team,
+        ):
             while self.step < recipe.steps:
                 self._obey(team, stop, events)
                 if stop.asked:
@@ -111,6 +137,7 @@ class Trainer:
                 try:
                     results = team.positions(self.step, targets)
                 except Stopped:
+                    stop.asked = True  # if by another rank
                     break  # the unfinished step is done again on resuming
                 loss = math.fsum(result.loss for result in results) / targets
                 rate = rate_at(self.step, recipe.steps, settings.scheduler)

@@ -16,7 +16,7 @@ import multiprocessing
 import multiprocessing.process
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
@@ -25,7 +25,7 @@ from crystalline.errors import EXIT_SYSTEM, UserError
 from crystalline.training.batches import Batches
 from crystalline.training.position import PositionResult
 from crystalline.training.worker import Sphere, main
-from crystalline.training.workspace import UNTOUCHED, Workspace
+from crystalline.training.workspace import TOTAL, UNTOUCHED, Workspace
 
 log = logging.getLogger("crystalline.training")
 DEATHS_IN_A_ROW = 5  # workers lost without a finished step in between, after which something is wrong
@@ -43,7 +43,7 @@ class Team(Protocol):
         """Compute all positions of a step. Raises Stopped when asked to stop meanwhile."""
 
     def reduce(self) -> float:
-        """Combine the sums of the positions; the norm of the gradient."""
+        """Combine the sums of the positions into the gradient; its norm."""
 
     def update(self, clip: float, share: float, number: int) -> None:
         """Change the weights."""
@@ -58,6 +58,19 @@ class Team(Protocol):
         """End all processes."""
 
 
+class LocalTeam(Team, Protocol):
+    """A team on one machine, which can also do a part of a step (training/cluster.py)."""
+
+    def positions(self, step: int, targets_in_step: int, places: Sequence[int] | None = None) -> list[PositionResult]:
+        """Compute these positions of a step, by default all."""
+
+    def total(self) -> None:
+        """Add the sums of the positions up in the workspace's TOTAL."""
+
+    def reduce(self, total: bool = False) -> float:
+        """Combine the sums of the positions, or take the workspace's TOTAL, as the gradient; its norm."""
+
+
 class Alone:
     """A team without processes: one sphere here, for tests and for other threads' use."""
 
@@ -65,17 +78,22 @@ class Alone:
         self.workspace, self.stop = workspace, stop
         self.sphere = Sphere(workspace, batches, 0)
         self.everything = range(len(workspace.units))
+        self.filled: list[int] = []  # the sphere, when its sum has positions of this step
 
-    def positions(self, step: int, targets_in_step: int) -> list[PositionResult]:
+    def positions(self, step: int, targets_in_step: int, places: Sequence[int] | None = None) -> list[PositionResult]:
         results = []
-        for place in range(self.workspace.recipe.settings.training.positions):
+        for place in range(self.workspace.recipe.settings.training.positions) if places is None else places:
             results.append(self.sphere.compute(step, place, targets_in_step))
             if self.stop():
                 raise Stopped
+        self.filled = [0] if results else []
         return results
 
-    def reduce(self) -> float:
-        self.sphere.reduce(self.everything, [0])
+    def total(self) -> None:
+        self.sphere.total(self.everything, self.filled)
+
+    def reduce(self, total: bool = False) -> float:
+        self.sphere.reduce(self.everything, [TOTAL] if total else self.filled)
         return _norm(self.workspace)
 
     def update(self, clip: float, share: float, number: int) -> None:
@@ -136,10 +154,11 @@ class Workers:
 
     # --- the three parts of a step ------------------------------------------------------------------------
 
-    def positions(self, step: int, targets_in_step: int) -> list[PositionResult]:
+    def positions(self, step: int, targets_in_step: int, places: Sequence[int] | None = None) -> list[PositionResult]:
         for worker in self.team:
             worker.places = []
-        places = range(self.workspace.recipe.settings.training.positions)
+        if places is None:
+            places = range(self.workspace.recipe.settings.training.positions)
         tasks = [Task(place, "compute", (step, place, targets_in_step)) for place in places]
         by_place = {task.key: task for task in tasks}
 
@@ -150,12 +169,20 @@ class Workers:
         results = self._carry_out(tasks, lost, stoppable=True)
         return [results[place] for place in places]
 
-    def reduce(self) -> float:
-        contributors = [worker.number for worker in self.team if worker.places]
-        tasks = [Task(i, "reduce", (units, contributors)) for i, units in enumerate(self._shares())]
+    def total(self) -> None:
+        self._combine("total", self._contributors())
+
+    def reduce(self, total: bool = False) -> float:
+        self._combine("reduce", [TOTAL] if total else self._contributors())
+        return _norm(self.workspace)
+
+    def _contributors(self) -> list[int]:
+        return [worker.number for worker in self.team if worker.places]
+
+    def _combine(self, order: str, sums: list[int]) -> None:
+        tasks = [Task(i, order, (units, sums)) for i, units in enumerate(self._shares())]
         # A worker that dies now leaves its finished sum behind in the shared memory: only its task is lost.
         self._carry_out(tasks, lambda worker: [])
-        return _norm(self.workspace)
 
     def update(self, clip: float, share: float, number: int) -> None:
         marks = self.workspace.memory["marks"]

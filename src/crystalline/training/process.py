@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import signal
 
 import torch
 
@@ -28,3 +29,29 @@ def prepare() -> None:
 def cores() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def keep_to_share(number: int, of: int) -> None:
+    """Of this machine's processors use only the share of process `number` of several that train on it."""
+    if hasattr(os, "sched_setaffinity"):
+        every = sorted(os.sched_getaffinity(0))
+        mine = every[len(every) * number // of : len(every) * (number + 1) // of]
+        os.sched_setaffinity(0, mine or [every[number % len(every)]])
+
+
+def be_child() -> None:
+    """Set a forked process up to serve its parent: signals to the group (Ctrl-C, torchrun) are not for it.
+
+    The parent decides what they mean. Linux: the child is killed with the parent, whatever it is doing; elsewhere the
+    end of their pipe tells it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.setpgid(0, 0)
+    die_with_parent(signal.SIGKILL)
+
+
+def die_with_parent(number: int) -> None:
+    """Linux: get the signal `number` when the parent process ends."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, int(number))  # PR_SET_PDEATHSIG

@@ -7,10 +7,8 @@ lock. When Node Zero is gone, its pipe ends, and so does the worker.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import resource
-import signal
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
@@ -20,10 +18,10 @@ import torch
 
 from crystalline.training import position, process
 from crystalline.training.batches import Batches
-from crystalline.training.exact_sum import ExactSum, combine
+from crystalline.training.exact_sum import ExactSum, add_up, combine
 from crystalline.training.parameters import WorkingCopy
 from crystalline.training.position import PositionResult
-from crystalline.training.workspace import CHANGED, CHANGING, Workspace
+from crystalline.training.workspace import CHANGED, CHANGING, TOTAL, Workspace
 
 
 class Sphere:
@@ -42,6 +40,14 @@ class Sphere:
             self._sum.clear()
             self._step = step
         return position.compute(self._copy, self.batches, step, place, targets_in_step, self._sum)
+
+    def total(self, units: Sequence[int], spheres: Sequence[int]) -> None:
+        """Add the sums of `spheres` up, for `units`: the total, to which other machines' are added."""
+        w = self.workspace
+        sums = [w.sum_of(sphere) for sphere in spheres]
+        for number in units:
+            unit = w.units[number][1]
+            add_up([total[unit.start : unit.end] for total in sums], w.sum_of(TOTAL)[unit.start : unit.end])
 
     def reduce(self, units: Sequence[int], spheres: Sequence[int]) -> None:
         """Combine the sums of `spheres` into the gradient of `units`, and note the squares of its norm."""
@@ -78,11 +84,9 @@ def main(
     others: ends of pipes that belong to Node Zero; while a worker held them, nobody would notice its death.
     core: the processor to stay on, or -1.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; Node Zero decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    process.be_child()
     for other in others:
         other.close()
-    _die_with_parent()
     process.prepare()
     if core >= 0:
         with contextlib.suppress(OSError):
@@ -90,6 +94,7 @@ def main(
     sphere = Sphere(workspace, batches, number)
     orders: dict[str, Callable[..., Any]] = {
         "compute": sphere.compute,
+        "total": sphere.total,
         "reduce": sphere.reduce,
         "update": sphere.update,
     }
@@ -107,9 +112,3 @@ def main(
         except Exception as error:  # told to Node Zero, which decides; the worker stays usable
             answer = error
         seconds = time.monotonic() - began
-
-
-def _die_with_parent() -> None:
-    """Linux: be killed when Node Zero is, also in the middle of a position. Elsewhere the end of the pipe does it."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
