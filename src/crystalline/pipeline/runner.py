@@ -245,12 +245,7 @@ def run(
         if trainer.step < recipe.steps:
             events.write("training.started", step=trainer.step, steps=recipe.steps)
             log.info("training from step %d to %d", trainer.step, recipe.steps)
-            try:
-                trainer.train(events, lambda facts: on_step(trainer, facts), settings.training.workers)
-            except link.Lost:  # this rank has all that is done, so none of it is lost
-                if not (folder.checkpoints / store.checkpoint_name(trainer.step)).exists():
-                    trainer.save(events)
-                raise
+            trainer.train(events, lambda facts: on_step(trainer, facts), settings.training.workers)
             events.write("training.finished", step=trainer.step)
     return trainer
 

@@ -55,6 +55,15 @@ class Cluster:
             self.in_step_with_others = False
             self.close()
             raise
+        positions = workspace.recipe.settings.training.positions
+        if ranks.leads and sum(self.workers) > positions:
+            log.warning(
+                "%d of %d workers have nothing to do: a step has %d positions (a new run can have 144, with "
+                "training.positions)",
+                sum(self.workers) - positions,
+                sum(self.workers),
+                positions,
+            )
 
     # --- orders, on rank 0 ----------------------------------------------------------------------------------
 

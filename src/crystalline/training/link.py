@@ -26,7 +26,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from crystalline.errors import EXIT_SYSTEM, UserError
 from crystalline.training import process
@@ -179,6 +178,8 @@ def _carry(
 
 def _meet(ranks: Ranks, number: int, patience: float) -> None:
     wait = timedelta(seconds=patience)
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # not in every build of torch
+
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     store = TCPStore(host, port, is_master=False, timeout=wait)  # torchrun's
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")

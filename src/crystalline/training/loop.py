@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ from crystalline.training import checkpoint, commands, process
 from crystalline.training.batches import Batches
 from crystalline.training.cluster import Cluster
 from crystalline.training.interrupt import StopRequest
-from crystalline.training.link import Ranks
+from crystalline.training.link import Lost, Ranks
 from crystalline.training.node_zero import Alone, LocalTeam, Stopped, Team, Workers
 from crystalline.training.recipe import Recipe
 from crystalline.training.schedule import rate_at
@@ -125,6 +125,7 @@ class Trainer:
         with (
             StopRequest(patient=self.ranks is not None) as stop,
             closing(self.team(workers, lambda: stop.asked)) as team,
+            self._saving_when_others_are_lost(events),
         ):
             while self.step < recipe.steps:
                 self._obey(team, stop, events)
@@ -180,6 +181,16 @@ class Trainer:
                 self.save(events)
         if stop.asked and self.step < recipe.steps:
             raise Interrupted(f"step {self.step} is saved; the same command continues")
+
+    @contextmanager
+    def _saving_when_others_are_lost(self, events: EventLog) -> Iterator[None]:
+        """This process has everything that is done, so none of it is lost with another rank."""
+        try:
+            yield
+        except Lost:
+            if not (self.run.checkpoints / store.checkpoint_name(self.step)).exists():
+                self.save(events)
+            raise
 
     def _obey(self, team: Team, stop: StopRequest, events: EventLog) -> None:
         """Do what other processes have ordered (`cllm pause`, ...), between two steps."""
