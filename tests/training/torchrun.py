@@ -66,7 +66,7 @@ class Torchrun:
             self.seen |= {rank, *children(rank)}
         return self.seen
 
-    def wait(self, seconds=120):
+    def wait(self, seconds=300):
         """(exit code, output). Nothing that was seen may still be there."""
         code = self.process.wait(seconds)
         wait_for(lambda: not any(alive(pid) for pid in self.seen))
