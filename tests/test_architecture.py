@@ -12,6 +12,7 @@ FOUNDATION = {"errors", "events", "run_folder", "settings"}
 
 # A room may import rooms that stand lower. Rooms in one line never import each other.
 FLOORS = [
+    {"__main__"},
     {"cli", "studio"},
     {"pipeline", "operation"},  # both look after whole runs
     {"corpus", "training", "evaluation", "serving", "export"},

@@ -46,7 +46,7 @@ def place(tmp_path_factory) -> Path:
         shutil.copy(file, documents / f"{file.parent.name}-{file.stem}.txt")
     venv = place / "venv" / "bin"
     venv.mkdir(parents=True)
-    for name in ("python", "cllm"):
+    for name in ("python", "cllm", "torchrun"):
         (venv / name).symlink_to(Path(sys.executable).parent / name)
     (venv / "activate").touch()
     shutil.copy(Path(sys.prefix) / "pyvenv.cfg", place / "venv")

@@ -594,15 +594,15 @@ def test_a_slow_worker_loses_positions_to_the_others(new_run, expected, monkeypa
         team.close()
 
 
-def processes_of(group: int) -> list[int]:
-    """Processes of a process group that are not zombies."""
+def processes_of(session: int) -> list[int]:
+    """Processes of a session that are not zombies."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text().rsplit(")", 1)[1].split()
         except OSError:
             continue
-        if int(fields[2]) == group and fields[0] != "Z":
+        if int(fields[3]) == session and fields[0] != "Z":
             found.append(int(path.parent.name))
     return found
 

@@ -133,7 +133,8 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(error)
     except (KeyboardInterrupt, Interrupted) as error:
         print(f"\ncllm: stopped{f': {error}' if str(error) else ''}", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        # To torchrun a failure is what it should start again, and a run that was told to stop is none.
+        return EXIT_OK if isinstance(error, Interrupted) and "TORCHELASTIC_RUN_ID" in os.environ else EXIT_INTERRUPTED
     except BrokenPipeError:
         _silence_output()  # the reader went away (cllm ... | head): nothing more to say
         return 128 + signal.SIGPIPE

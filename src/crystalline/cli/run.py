@@ -11,7 +11,8 @@ from crystalline.errors import EXIT_OK
 EXAMPLES = """example:
   cllm run my-model                  plan it, then train
   cllm run my-model --minutes 10     train for ten minutes
-  cllm run my-model                  again: continues, or says that it is done"""
+  cllm run my-model                  again: continues, or says that it is done
+  torchrun --nproc-per-node 2 --no-python cllm run my-model     on several processes or machines"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
             print(common.plan_text(plan), file=sys.stderr, flush=True)
 
     trainer = runner.run(args.run, common.overrides(args), on_plan, on_step)
-    if not args.quiet:
+    if trainer.leads and not args.quiet:
         state = "trained" if steps_done else "done already: trained"
         print(f"{args.run} is {state} to step {trainer.step:,}")
         print(f"next: cllm chat {args.run}")

@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ from crystalline.tokens.codes import TokenCodes
 from crystalline.tokens.stream import TokenStream
 from crystalline.tokens.tokenizer import FILE as TOKENIZER_FILE
 from crystalline.tokens.tokenizer import Tokenizer, choose_vocabulary_size
+from crystalline.training import link
+from crystalline.training.cluster import meeting
+from crystalline.training.link import Ranks
 from crystalline.training.loop import Trainer
 from crystalline.training.plan import Plan, TextFacts, make_plan
 from crystalline.training.recipe import FIXED, Recipe, check_same, machine, with_free_settings
@@ -220,20 +224,45 @@ def run(
 ) -> Trainer:
     """Do whatever is missing, from text to trained model; returns the finished trainer.
 
-    on_plan is called before training starts for the first time, on_step after each step.
+    on_plan is called before training starts for the first time, on_step after each step. Under torchrun all ranks do
+    this together, and everything is in the run folder of rank 0.
     """
     folder = RunFolder.open(root)
     settings = settings_of(folder, overrides)
-    with folder.lock(), EventLog(folder.events) as events:
+    ranks = link.ranks()
+    if ranks is not None:
+        link.settle_in(ranks)
+        if not ranks.leads:
+            return _follow(folder, settings, ranks)
+    with folder.lock(), EventLog(folder.events) as events, meeting(folder, ranks) as others:
         text = prepare(folder, settings, events)
         recipe = _recipe(folder, settings, text, on_plan, events)
-        trainer = Trainer(folder, recipe)
+        trainer = Trainer(folder, recipe, ranks)
         trainer.resume()
+        if others is not None:
+            others.agree(recipe, trainer.step)
+            others.ready()
         if trainer.step < recipe.steps:
             events.write("training.started", step=trainer.step, steps=recipe.steps)
             log.info("training from step %d to %d", trainer.step, recipe.steps)
             trainer.train(events, lambda facts: on_step(trainer, facts), settings.training.workers)
             events.write("training.finished", step=trainer.step)
+    return trainer
+
+
+def _follow(folder: RunFolder, settings: Settings, ranks: Ranks) -> Trainer:
+    """Help rank 0 to train. A rank with a run folder of its own prepares the text there, to the same bits."""
+    with ExitStack() as held:
+        others = held.enter_context(meeting(folder, ranks))
+        assert others is not None
+        if not others.one_folder:
+            held.enter_context(folder.lock())
+            prepare(folder, settings, held.enter_context(EventLog(folder.events)))
+        recipe, step = others.agree()
+        trainer = Trainer(folder, recipe, ranks)
+        others.ready()
+        if step < recipe.steps:
+            trainer.follow(settings.training.workers)
     return trainer
 
 

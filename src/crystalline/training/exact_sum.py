@@ -80,3 +80,12 @@ def combine(totals: Sequence[Tensor], gradient: Tensor) -> float:
         part.copy_(functools.reduce(torch.add, [total[start : start + CHUNK] for total in totals]))
         part.mul_(2.0**-FRACTION_BITS)
     return float(torch.linalg.vector_norm(gradient, dtype=torch.float64)) ** 2
+
+
+def add_up(totals: Sequence[Tensor], into: Tensor) -> None:
+    """Put the sum of several sums (none: zeros) into the int64 tensor `into` (n,)."""
+    for start in range(0, into.numel(), CHUNK):
+        part = into[start : start + CHUNK]
+        part.zero_()
+        for total in totals:
+            part += total[start : start + CHUNK]

@@ -11,10 +11,13 @@ from crystalline.errors import EXIT_INTERRUPTED
 
 
 class StopRequest:
-    """`with StopRequest() as stop:` then look at `stop.asked` between positions."""
+    """`with StopRequest() as stop:` then look at `stop.asked` between positions.
 
-    def __init__(self) -> None:
-        self.asked = False
+    patient: also a second signal only asks. torchrun may send several; it kills those who take too long.
+    """
+
+    def __init__(self, patient: bool = False) -> None:
+        self.asked, self.patient = False, patient
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> StopRequest:
@@ -32,6 +35,6 @@ class StopRequest:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.asked and not self.patient:
             os._exit(EXIT_INTERRUPTED)
         self.asked = True

@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,10 @@ from crystalline.tokens.stream import TokenStream
 from crystalline.tokens.tokenizer import Tokenizer
 from crystalline.training import checkpoint, commands, process
 from crystalline.training.batches import Batches
+from crystalline.training.cluster import Cluster
 from crystalline.training.interrupt import StopRequest
-from crystalline.training.node_zero import Alone, Report, Stopped, Team, Wanted, Workers
+from crystalline.training.link import Lost, Ranks
+from crystalline.training.node_zero import Alone, LocalTeam, Report, Stopped, Team, Wanted, Workers
 from crystalline.training.recipe import Recipe
 from crystalline.training.schedule import rate_at
 from crystalline.training.workspace import Workspace
@@ -46,11 +49,12 @@ class Trainer:
     """One training run: the network, its optimizers and its text, at some step.
 
     Made at step 0; `resume` goes to the newest whole checkpoint, `train` to the recipe's last step.
+    ranks: who trains with this process, if any. Only rank 0 resumes and trains; the others `follow`.
     """
 
-    def __init__(self, run: RunFolder, recipe: Recipe) -> None:
+    def __init__(self, run: RunFolder, recipe: Recipe, ranks: Ranks | None = None) -> None:
         process.prepare()
-        self.run, self.recipe = run, recipe
+        self.run, self.recipe, self.ranks = run, recipe, ranks
         t = recipe.settings.training
         self.tokenizer = Tokenizer.load(run.tokenizer)
         bags = TokenCodes.load(run.tokenizer).bags() if recipe.shape.factors else None
@@ -68,6 +72,11 @@ class Trainer:
         self.step, self.tokens_seen = 0, 0
         self.drops, self.drops_in_a_row = 0, 0
 
+    @property
+    def leads(self) -> bool:
+        """Whether this process trains, and not only helps another to."""
+        return self.ranks is None or self.ranks.leads
+
     def resume(self) -> None:
         """Continue from the newest whole checkpoint, if there is one."""
         found = store.newest_whole(self.run)
@@ -76,10 +85,31 @@ class Trainer:
             self.step, self.tokens_seen, self.drops = state["step"], state["tokens"], state["drops"]
 
     def team(self, workers: Wanted, stop: Callable[[], bool], report: Report = lambda kind, **facts: None) -> Team:
-        """Who computes: that many processes, or this one when `workers` is 0. report: see `Workers`."""
+        """Who computes: that many processes, or this one when `workers` is 0; or all ranks. report: see `Workers`."""
+        if self.ranks is not None:
+            return self._cluster(workers, stop, report)
+        return self._local_team(workers, report, stop)
+
+    def _local_team(self, workers: Wanted, report: Report, stop: Callable[[], bool]) -> LocalTeam:
         if workers == 0:
             return Alone(self.workspace, self.batches, stop)
         return Workers(self.workspace, self.batches, workers, stop, report)
+
+    def _cluster(self, workers: Wanted, stop: Callable[[], bool], report: Report) -> Cluster:
+        assert self.ranks is not None
+        return Cluster(self.ranks, self.workspace, partial(self._local_team, workers, report), stop)
+
+    def follow(self, workers: Wanted | None = None) -> None:
+        """Compute what rank 0 says, until it has trained to the end or stops."""
+
+        def report(kind: str, **facts: Any) -> None:
+            """Told by the log; the events are rank 0's."""
+
+        with (
+            StopRequest(patient=True) as stop,
+            closing(self._cluster(workers, lambda: stop.asked, report)) as cluster,
+        ):
+            cluster.follow()
 
     # ------------------------------------------------------------------------------------------------
     # Training loop
@@ -105,7 +135,11 @@ class Trainer:
             events.write(kind, step=self.step, **facts)
 
         wanted = "auto" if workers is None else workers
-        with StopRequest() as stop, closing(self.team(wanted, lambda: stop.asked, report)) as team:
+        with (
+            StopRequest(patient=self.ranks is not None) as stop,
+            closing(self.team(wanted, lambda: stop.asked, report)) as team,
+            self._saving_when_others_are_lost(events),
+        ):
             while self.step < recipe.steps:
                 self._obey(team, stop, events)
                 if stop.asked:
@@ -117,6 +151,7 @@ class Trainer:
                 try:
                     results = team.positions(self.step, targets)
                 except Stopped:
+                    stop.asked = True  # if by another rank
                     break  # the unfinished step is done again on resuming
                 loss = math.fsum(result.loss for result in results) / targets
                 rate = rate_at(self.step, recipe.steps, settings.scheduler)
@@ -160,6 +195,16 @@ class Trainer:
                 self.save(events)
         if stop.asked and self.step < recipe.steps:
             raise Interrupted(f"step {self.step} is saved; the same command continues")
+
+    @contextmanager
+    def _saving_when_others_are_lost(self, events: EventLog) -> Iterator[None]:
+        """This process has everything that is done, so none of it is lost with another rank."""
+        try:
+            yield
+        except Lost:
+            if not (self.run.checkpoints / store.checkpoint_name(self.step)).exists():
+                self.save(events)
+            raise
 
     def _obey(self, team: Team, stop: StopRequest, events: EventLog) -> None:
         """Do what other processes have ordered (`cllm pause`, ...), between two steps."""

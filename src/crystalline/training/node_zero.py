@@ -17,7 +17,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import wait
 from typing import Any, Protocol
 
@@ -30,7 +30,7 @@ from crystalline.training.load import OtherLoad
 from crystalline.training.metrics import PARTS
 from crystalline.training.position import PositionResult
 from crystalline.training.worker import Sphere
-from crystalline.training.workspace import UNTOUCHED, Workspace
+from crystalline.training.workspace import TOTAL, UNTOUCHED, Workspace
 
 log = logging.getLogger("crystalline.training")
 DEATHS_IN_A_ROW = 5  # workers lost without a finished step in between, after which something is wrong
@@ -53,7 +53,7 @@ class Team(Protocol):
         """Compute all positions of a step. Raises Stopped when asked to stop meanwhile."""
 
     def reduce(self) -> float:
-        """Combine the sums of the positions; the norm of the gradient."""
+        """Combine the sums of the positions into the gradient; its norm."""
 
     def update(self, clip: float, share: float, number: int) -> None:
         """Change the weights."""
@@ -78,6 +78,19 @@ class Team(Protocol):
         """End all processes."""
 
 
+class LocalTeam(Team, Protocol):
+    """A team on one machine, which can also do a part of a step (training/cluster.py)."""
+
+    def positions(self, step: int, targets_in_step: int, places: Sequence[int] | None = None) -> list[PositionResult]:
+        """Compute these positions of a step, by default all."""
+
+    def total(self) -> None:
+        """Add the sums of the positions up in the workspace's TOTAL."""
+
+    def reduce(self, total: bool = False) -> float:
+        """Combine the sums of the positions, or take the workspace's TOTAL, as the gradient; its norm."""
+
+
 class Alone:
     """A team without processes: one sphere here, for tests and for other threads' use."""
 
@@ -86,10 +99,13 @@ class Alone:
         self.sphere = Sphere(workspace, batches, 0)
         self.everything = range(len(workspace.units))
         self.frugal = False
+        self.filled: list[int] = []  # the sphere, when its sum has positions of this step
 
-    def positions(self, step: int, targets_in_step: int) -> list[PositionResult]:
+    def positions(self, step: int, targets_in_step: int, places: Sequence[int] | None = None) -> list[PositionResult]:
+        if places is None:
+            places = range(self.workspace.recipe.settings.training.positions)
         try:
-            return self._positions(step, targets_in_step)
+            return self._positions(step, targets_in_step, places)
         except (MemoryError, RuntimeError, OSError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -97,18 +113,22 @@ class Alone:
                 raise _too_little_memory() from error
         log.warning("there was not enough memory; positions are computed with less from now on, which takes longer")
         self.frugal = True
-        return self.positions(step, targets_in_step)
+        return self.positions(step, targets_in_step, places)
 
-    def _positions(self, step: int, targets_in_step: int) -> list[PositionResult]:
+    def _positions(self, step: int, targets_in_step: int, places: Sequence[int]) -> list[PositionResult]:
         results: list[PositionResult] = []
-        for place in range(self.workspace.recipe.settings.training.positions):
+        for place in places:
             results.append(self.sphere.compute(step, place, targets_in_step, not results, self.frugal))
             if self.stop():
                 raise Stopped
+        self.filled = [0] if results else []
         return results
 
-    def reduce(self) -> float:
-        self.sphere.reduce(self.everything, [0])
+    def total(self) -> None:
+        self.sphere.total(self.everything, self.filled)
+
+    def reduce(self, total: bool = False) -> float:
+        self.sphere.reduce(self.everything, [TOTAL] if total else self.filled)
         return _norm(self.workspace)
 
     def update(self, clip: float, share: float, number: int) -> None:
@@ -155,7 +175,7 @@ class Workers:
         self.others = OtherLoad()
         costs = [unit.cost for _, unit in workspace.units]
         sizes = [float(unit.end - unit.start) for _, unit in workspace.units]
-        self.divisions = {"reduce": Division(sizes), "update": Division(costs)}
+        self.divisions = {"total": Division(sizes), "reduce": Division(sizes), "update": Division(costs)}
         self.shares_told: dict[str, float] = dict.fromkeys(PARTS, 0.0)
         try:
             if not self.crew.fill(self._count(wanted)):
@@ -171,11 +191,12 @@ class Workers:
 
     # --- the three parts of a step ------------------------------------------------------------------------
 
-    def positions(self, step: int, targets_in_step: int) -> list[PositionResult]:
+    def positions(self, step: int, targets_in_step: int, places: Sequence[int] | None = None) -> list[PositionResult]:
         self._follow_free_cores()
         for worker in self.team:
             worker.record.begin_step()
-        places = range(self.workspace.recipe.settings.training.positions)
+        if places is None:
+            places = range(self.workspace.recipe.settings.training.positions)
         tasks = [Task(place, "compute", (step, place, targets_in_step)) for place in places]
         by_place = {task.key: task for task in tasks}
         fair = -(-len(tasks) // len(self.team))  # more than this, and a worker has taken over from another
@@ -193,11 +214,19 @@ class Workers:
         results = self._carry_out(tasks, lost, done, stoppable=True)
         return [results[place] for place in places]
 
-    def reduce(self) -> float:
-        contributors = [worker.number for worker in self.team if worker.record.places]
-        # A worker that dies now leaves its finished sum behind in the shared memory: only its task is lost.
-        self._divide_and_carry_out("reduce", (contributors,), lambda worker: [])
+    def total(self) -> None:
+        self._combine("total", self._contributors())
+
+    def reduce(self, total: bool = False) -> float:
+        self._combine("reduce", [TOTAL] if total else self._contributors())
         return _norm(self.workspace)
+
+    def _contributors(self) -> list[int]:
+        return [worker.number for worker in self.team if worker.record.places]
+
+    def _combine(self, order: str, sums: list[int]) -> None:
+        # A worker that dies now leaves its finished sum behind in the shared memory: only its task is lost.
+        self._divide_and_carry_out(order, (sums,), lambda worker: [])
 
     def update(self, clip: float, share: float, number: int) -> None:
         marks = self.workspace.memory["marks"]

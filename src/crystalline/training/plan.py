@@ -17,7 +17,7 @@ from crystalline.model.operations import QUERY_BLOCK
 from crystalline.model.shape import SIZES, Shape, shape_of
 from crystalline.model.transformer import Transformer
 from crystalline.settings import Settings
-from crystalline.training import optimizers, process
+from crystalline.training import link, optimizers, process
 from crystalline.training.exact_sum import ExactSum, combine
 from crystalline.training.parameters import FlatParameters, WorkingCopy
 from crystalline.training.recipe import Recipe, precision, settle
@@ -101,9 +101,11 @@ def _busy_workers(settings: Settings) -> int:
 
 
 def _step_seconds(settings: Settings, micro_batch: int, timing: Timing) -> float:
-    """One step with all workers: positions in rounds, then the update, which is shared too."""
+    """One step with all workers: positions in rounds, then the update, which those of one machine share too."""
     t, workers = settings.training, _busy_workers(settings)
-    rounds = -(-t.positions // workers)
+    ranks = link.ranks()
+    everywhere = min(workers * (ranks.size if ranks else 1), t.positions)
+    rounds = -(-t.positions // everywhere)
     slower = 1.0 if workers == 1 else SHARED_MACHINE
     return slower * rounds * t.accumulation * micro_batch * timing.sequence_seconds + timing.step_seconds / workers
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import signal
 
 import torch
 
@@ -41,3 +42,28 @@ def keep_to(pid: int, allowed: list[int]) -> None:
     """Let a process run on these processors only, where the system can do that and the process is there."""
     with contextlib.suppress(OSError, AttributeError):
         os.sched_setaffinity(pid, allowed)
+
+
+def keep_to_share(number: int, of: int) -> None:
+    """Of this machine's processors use only the share of process `number` of several that train on it."""
+    every = allowed_cores()
+    mine = every[len(every) * number // of : len(every) * (number + 1) // of]
+    keep_to(0, mine or [every[number % len(every)]])
+
+
+def be_child() -> None:
+    """Set a forked process up to serve its parent: signals to the group (Ctrl-C, torchrun) are not for it.
+
+    The parent decides what they mean. Linux: the child is killed with the parent, whatever it is doing; elsewhere the
+    end of their pipe tells it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.setpgid(0, 0)
+    die_with_parent(signal.SIGKILL)
+
+
+def die_with_parent(number: int) -> None:
+    """Linux: get the signal `number` when the parent process ends."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, int(number))  # PR_SET_PDEATHSIG

@@ -6,12 +6,9 @@ lock. When Node Zero is gone, its pipe ends, and so does the worker.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 import pickle
 import resource
-import signal
 import sys
 import time
 import traceback
@@ -22,10 +19,10 @@ from typing import Any
 
 from crystalline.training import position, process
 from crystalline.training.batches import Batches
-from crystalline.training.exact_sum import ExactSum, combine
+from crystalline.training.exact_sum import ExactSum, add_up, combine
 from crystalline.training.parameters import WorkingCopy
 from crystalline.training.position import PositionResult
-from crystalline.training.workspace import CHANGED, CHANGING, Workspace
+from crystalline.training.workspace import CHANGED, CHANGING, TOTAL, Workspace
 
 
 class Sphere:
@@ -54,14 +51,21 @@ class Sphere:
             self._sum.clear()
         return position.compute(self._copy, self.batches, step, place, targets_in_step, self._sum, frugal)
 
+    def total(self, units: Sequence[int], spheres: Sequence[int]) -> None:
+        """Add the sums of `spheres` up, for `units`: the total, to which other machines' are added."""
+        w = self.workspace
+        sums, seconds = [w.sum_of(sphere) for sphere in spheres], w.memory["seconds.total"]
+        for number in units:
+            began = time.perf_counter()
+            unit = w.units[number][1]
+            add_up([total[unit.start : unit.end] for total in sums], w.sum_of(TOTAL)[unit.start : unit.end])
+            seconds[number] = time.perf_counter() - began
+
     def reduce(self, units: Sequence[int], spheres: Sequence[int]) -> None:
         """Combine the sums of `spheres` into the gradient of `units`, and note the squares of its norm."""
         w = self.workspace
-        sums, squares, seconds = (
-            [w.sum_of(sphere) for sphere in spheres],
-            w.memory["squares"],
-            w.memory["seconds.reduce"],
-        )
+        sums = [w.sum_of(sphere) for sphere in spheres]
+        squares, seconds = w.memory["squares"], w.memory["seconds.reduce"]
         for number in units:
             began = time.perf_counter()
             unit = w.units[number][1]
@@ -111,15 +115,14 @@ def main(
     Its first answer says that it is there. others: ends of pipes that belong to Node Zero; while a worker held them,
     nobody would notice its death. began: when it was started, by the monotonic clock.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; Node Zero decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    process.be_child()
     for other in others:
         other.close()
-    _die_with_parent()
     process.prepare()
     sphere = Sphere(workspace, batches, number)
     orders: dict[str, Callable[..., Any]] = {
         "compute": sphere.compute,
+        "total": sphere.total,
         "reduce": sphere.reduce,
         "update": sphere.update,
     }
@@ -154,9 +157,3 @@ def _portable(error: Exception) -> Exception:
 def _peak_memory() -> int:
     """Bytes; the kernel of macOS counts in bytes, others in kB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _die_with_parent() -> None:
-    """Linux: be killed when Node Zero is, also in the middle of a position. Elsewhere the end of the pipe does it."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

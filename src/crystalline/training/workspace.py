@@ -18,6 +18,7 @@ from crystalline.training.recipe import Recipe
 
 # What `marks` says of a unit during an update; CHANGING + s: sphere s is at it, and its old numbers are in undo.s.
 UNTOUCHED, CHANGED, CHANGING = 0, 1, 2
+TOTAL = -1  # in place of a sphere's number: the sum of all spheres here, where other machines have some too
 
 
 class Workspace:
@@ -41,7 +42,7 @@ class Workspace:
         self.units: list[tuple[RangeOptimizer, Unit]] = [(o, unit) for o in self.optimizers for unit in o.units]
 
     def sum_of(self, sphere: int) -> Tensor:
-        """(n,) int64: the positions that a sphere has added in this step."""
+        """(n,) int64: the positions that a sphere (or TOTAL) has added in this step."""
         return self.memory[f"sum.{sphere}"]
 
     def undo(self, sphere: int) -> None:
@@ -68,7 +69,8 @@ def _fields(size: int, makers: list[RangeOptimizer], spheres: int) -> list[Field
     ]
     fields += [Field("squares", (len(units),), torch.float64), Field("marks", (len(units),), torch.int32)]
     # How long each unit took last time: by it the units are divided among the workers.
-    fields += [Field(f"seconds.{order}", (len(units),), torch.float64) for order in ("reduce", "update")]
+    fields += [Field(f"seconds.{order}", (len(units),), torch.float64) for order in ("total", "reduce", "update")]
+    fields += [Field(f"sum.{TOTAL}", (size,), torch.int64)]
     for sphere in range(spheres):
         fields += [Field(f"sum.{sphere}", (size,), torch.int64), Field(f"undo.{sphere}", (largest,), torch.float32)]
     return fields
