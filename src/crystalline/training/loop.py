@@ -26,7 +26,7 @@ from crystalline.settings import Generation
 from crystalline.tokens.codes import TokenCodes
 from crystalline.tokens.stream import TokenStream
 from crystalline.tokens.tokenizer import Tokenizer
-from crystalline.training import checkpoint, commands, process
+from crystalline.training import checkpoint, commands, hardware, process
 from crystalline.training.batches import Batches
 from crystalline.training.interrupt import StopRequest
 from crystalline.training.node_zero import Alone, Stopped, Team, Workers
@@ -137,7 +137,8 @@ class Trainer:
                 self._stop_if_hopeless()
 
                 if began - spoken_at >= SPHERES_EVERY:
-                    events.write("training.spheres", step=self.step, spheres=team.spheres())
+                    memory = hardware.resident_memory()
+                    events.write("training.spheres", step=self.step, spheres=team.spheres(), memory=memory)
                     spoken_at = began
 
                 # Once in a while: save first, so that nothing below can cost work; then measure, then show.
