@@ -99,6 +99,16 @@ def order(args: argparse.Namespace, name: str, **arguments: Any) -> int:
     return EXIT_OK
 
 
+def write_file(path: str, text: str) -> None:
+    """Write what a verb has made to the file that the user named; whole, or not at all."""
+    from pathlib import Path
+
+    from crystalline.run_folder import reporting_os_errors, write_text
+
+    with reporting_os_errors(f"write {path}"):
+        write_text(Path(path).expanduser(), text)
+
+
 def plan_text(plan: Plan) -> str:
     """The plan as a person reads it."""
     recipe, shape, text = plan.recipe, plan.recipe.shape, plan.text

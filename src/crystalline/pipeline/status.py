@@ -117,12 +117,17 @@ class Standing:
             "evaluated_step": self._evaluation.get("step"),
             "tokens_per_second": speed,
             "peak_share": self._peak_share(speed),
-            "memory": self._spheres.get("memory") if working else None,
+            "memory": self.memory if working else None,
             "seconds_left": self._seconds_left(step, steps) if working else None,
             "drops": len(self._dropped),
             "rollbacks": self._rollbacks,
             "spheres": self.spheres() if working else [],
         }
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes that all processes of the run had in memory when last recorded; what they share counts once."""
+        return self._spheres.get("memory")
 
     def spheres(self) -> list[dict[str, Any]]:
         """The workers as last recorded since training started, each with `share`: busy, of the time it was there.

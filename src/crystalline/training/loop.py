@@ -136,13 +136,13 @@ class Trainer:
                 on_step(facts)
                 self._stop_if_hopeless()
 
-                if began - spoken_at >= SPHERES_EVERY:
+                last = self.step == recipe.steps
+                if last or began - spoken_at >= SPHERES_EVERY:
                     memory = hardware.resident_memory()
                     events.write("training.spheres", step=self.step, spheres=team.spheres(), memory=memory)
                     spoken_at = began
 
                 # Once in a while: save first, so that nothing below can cost work; then measure, then show.
-                last = self.step == recipe.steps
                 if last or self._save_due(saved_at):
                     self.save(events)
                     saved_at, saved_step = time.monotonic(), self.step

@@ -51,7 +51,7 @@ class Team(Protocol):
     def resize(self, count: int) -> None:
         """Have `count` workers from the next step on."""
 
-    def spheres(self) -> list[dict[str, float]]:
+    def spheres(self) -> list[dict[str, Any]]:
         """What each worker has done so far."""
 
     def close(self) -> None:
@@ -85,7 +85,7 @@ class Alone:
     def resize(self, count: int) -> None:
         log.warning("this run computes in its main process; it has no workers to change")
 
-    def spheres(self) -> list[dict[str, float]]:
+    def spheres(self) -> list[dict[str, Any]]:
         return []
 
     def close(self) -> None:
@@ -279,11 +279,12 @@ class Workers:
             if number not in taken:
                 self._start(number)
 
-    def spheres(self) -> list[dict[str, float]]:
-        """For each worker: number, pid, positions and steals so far, seconds busy and updating, peak memory."""
+    def spheres(self) -> list[dict[str, Any]]:
+        """For each worker: number, pid, positions and steals so far, places: the positions of the last step, seconds
+        busy and updating, peak memory."""
         names = ("number", "positions", "steals", "busy", "update", "memory")
         return [
-            {"pid": worker.process.pid or 0, **{name: getattr(worker, name) for name in names}}
+            {"pid": worker.process.pid or 0, "places": sorted(worker.places), **{name: getattr(worker, name) for name in names}}
             for worker in sorted(self.team, key=lambda worker: worker.number)
         ]
 
