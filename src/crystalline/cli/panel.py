@@ -68,7 +68,7 @@ def lines(facts: dict[str, Any], columns: int, fine: bool = True) -> list[Line]:
         found.append([_label("loss"), (text, "bold"), (f"  {curve}", "bar")])
     found += [[_label(name), (f"{separator(fine).join(texts)}", "")] for name, texts in _rows(facts) if texts]
     spheres = facts["spheres"]
-    width = max(4, min(20, columns - 60))
+    width = max(4, min(20, columns - 66))
     found += [_sphere(sphere, width, fine) for sphere in spheres]
     return found
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from crystalline.cli import common, output, terminal
@@ -31,7 +32,8 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(
                 "could not watch as JSON", "--watch and --json exclude each other", "leave one out", EXIT_USAGE
             )
-        _watch(args.run)
+        with suppress(KeyboardInterrupt):  # who looks away does not stop the run
+            _watch(args.run)
         return EXIT_OK
     found = status(args.run)
     if args.json:
@@ -59,6 +61,10 @@ def _measured(f: dict[str, Any]) -> Iterator[tuple[str, str]]:
             f"{f['bits_per_byte']:.4f} bits per byte, perplexity {f['held_out_perplexity']:.4g}, "
             f"at step {f['evaluated_step']:,}",
         )
+    if f["best"] is not None:
+        yield "best", f"{f['best']['bits_per_byte']:.4f} bits per byte at step {f['best']['step']:,}"
+    if f["ended_early"]:
+        yield "ended early", "the evaluations got no better"
     if f["gradient_norm"] is not None:
         yield "gradient", f"norm {f['gradient_norm']:.4g}"
     if f["learning_rate"] is not None:
@@ -72,7 +78,7 @@ def _measured(f: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if f["seconds_left"] is not None:
         yield "time left", output.duration(f["seconds_left"])
     if f["drops"]:
-        yield "dropped", f"{f['drops']:,} steps whose loss or gradient could not be used"
+        yield "dropped", f"{f['drops']:,} of the steps, whose loss or gradient could not be used"
     if f["rollbacks"]:
         yield "rollbacks", f"{f['rollbacks']:,}"
 

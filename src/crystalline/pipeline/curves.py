@@ -10,7 +10,7 @@ import numpy as np
 from crystalline.pipeline.markup import clean
 
 WIDE, NARROW, HEIGHT = 720, 460, 240  # of a drawing, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 66, 14, 10, 40  # room for the axes
+LEFT, RIGHT, TOP, BOTTOM = 66, 18, 10, 40  # room for the axes
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,7 @@ def chart(name: str, title: str, unit: str, course: Course, *, window: int = 1, 
     if not logarithmic:
         room = 0.04 * (high - low) or abs(high) * 0.1 or 1.0
         low, high = (0.0 if low >= 0 and low < 0.3 * high else low - room), high + room
-    first, last = float(course.x[0]), float(course.x[-1])
-    across = Scale(0.0 if first < 0.1 * last else first, max(last, first + 1), LEFT, width - RIGHT)
+    across = Scale(0.0, max(1.0, float(course.x[-1])), LEFT, width - RIGHT)
     up = Scale(low, high, HEIGHT - BOTTOM, TOP, logarithmic)
     parts = [_axes(across, up, unit)]
     if window > 1:

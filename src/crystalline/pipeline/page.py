@@ -46,9 +46,9 @@ vertical-align:.2em;margin-left:.5rem;color:var(--soft)}
 .key dd small{font-size:.8rem;font-weight:400;color:var(--soft)}
 figure{margin:0 0 1.6rem;break-inside:avoid}
 figcaption{font-size:.9rem;margin-bottom:.3rem}
-figcaption b{font-weight:600}
+figcaption b{font-weight:600}figcaption span{display:block;font-size:.92em}
 .wide{overflow-x:auto}
-.chart{display:block;width:100%;height:auto;font-size:12px}
+.chart{display:block;width:100%;height:auto;font-size:12px;overflow:visible}
 @media screen and (max-width:44rem){.chart.big{font-size:22px}.chart.big .name{display:none}}
 .chart text{fill:var(--soft);font-variant-numeric:tabular-nums}
 .grid{stroke:var(--faint);fill:none}.axis,.tick{stroke:var(--soft);fill:none}
@@ -59,7 +59,9 @@ figcaption b{font-weight:600}
 table{border-collapse:collapse;font-size:.87rem;font-variant-numeric:tabular-nums}
 caption{text-align:left;color:var(--soft);padding-bottom:.4rem;font-size:.9rem}
 th,td{text-align:left;padding:.25rem 1.1rem .25rem 0;border-bottom:1px solid var(--faint);vertical-align:top}
-th{font-weight:600;color:var(--soft)}
+th{font-weight:600;color:var(--soft)}tbody th{font-weight:400}
+.columns th{width:55%}
+.wide+.wide{margin-top:1.4rem}
 thead th,td:first-child{white-space:nowrap}
 td.n,th.n{text-align:right;white-space:nowrap}
 td.any{overflow-wrap:anywhere;min-width:12rem}
@@ -156,7 +158,7 @@ def _curves(report: Report) -> str:
     if steps == 0:
         return ""
     window = _window(steps)
-    mean = f"line: mean of {window} steps; band: every step" if window > 1 else "every step"
+    mean = f"line: mean of {window:,} steps; band: every step" if window > 1 else "every step"
     peak = report.recipe["settings"]["optimizer"]["learning_rate"] if report.recipe else 1.0
     rate = Course(courses["rate"].x, courses["rate"].y * peak)
     held_out = Course(
@@ -175,7 +177,7 @@ def _curves(report: Report) -> str:
 
 def _figure(name: str, title: str, unit: str, course: Course, note: str, **how: Any) -> str:
     drawn = curves.chart(name, title, unit, course, **how)
-    caption = f'<figcaption><b>{title}</b>, {unit} <span class="soft">({note})</span></figcaption>'
+    caption = f'<figcaption><b>{title}</b>, {unit} <span class="soft">{note}</span></figcaption>'
     return f"<figure>{caption}{drawn}</figure>" if drawn else ""
 
 
@@ -194,7 +196,8 @@ def _evaluations(report: Report) -> str:
             for s in report.scores
         ]
         parts.append(_table("By cllm eval, on all of the held-out text", head, whole))
-    return f"<section><h2>Evaluations</h2>{''.join(f'<div class="wide">{part}</div><br>' for part in parts)}</section>" if parts else ""
+    tables = "".join(f'<div class="wide">{part}</div>' for part in parts)
+    return f"<section><h2>Evaluations</h2>{tables}</section>" if parts else ""
 
 
 def _samples(report: Report) -> str:
@@ -257,8 +260,10 @@ def _recipe(report: Report) -> str:
     if not report.recipe:
         text = f"<pre>{_shortened(report.settings_text)}</pre>" if report.settings_text else ""
         return f"<section><h2>Settings</h2>{text}</section>" if text else ""
-    tables = [_pairs("shape", report.shape.items())]
-    for section, values in report.recipe["settings"].items():
+    settings = report.recipe["settings"]
+    derived = ((name, value) for name, value in report.shape.items() if name not in settings["model"])
+    tables = [_pairs("shape", derived)]
+    for section, values in settings.items():
         tables.append(_pairs(section, ((name, value) for name, value in values.items() if value not in (None, []))))
     asked = _shortened(report.settings_text)
     return (
@@ -376,7 +381,7 @@ def _some(found: Sequence[Any], most: int) -> list[Any]:
 
 def _window(steps: int) -> int:
     """Steps that the smoothed line is the mean of."""
-    return 1 if steps < 40 else max(5, steps // 50)
+    return 1 if steps < 40 else max(5, steps // 100)
 
 
 def _or_none(value: Any, form: str, change: Any = lambda value: value) -> str:

@@ -86,6 +86,8 @@ class History:
             self.samples.append(event)
         elif kind == "training.checkpoint":
             self.checkpoints.append(event)
+        elif kind == "training.rollback":
+            self._forget_after(event["to"])
         elif kind == "training.planned":
             self.starts = []  # another recipe: whatever was trained before was not this
         elif kind == "training.started":
@@ -94,16 +96,16 @@ class History:
             self.notes.append(event)
 
     def _take_step(self, event: dict[str, Any]) -> None:
-        step = event["step"]
-        while self._rows and self._rows[-1][0] >= step:
+        self._forget_after(event["step"] - 1)
+        numbers = (event["loss"], event["gradient_norm"], event["rate"], event["tokens"], event["seconds"])
+        self._rows.append((event["step"], *(np.nan if value is None else value for value in numbers)))
+
+    def _forget_after(self, step: int) -> None:
+        while self._rows and self._rows[-1][0] > step:
             self._rows.pop()
         for found in (self.evaluations, self.samples):
-            while found and found[-1]["step"] >= step:
+            while found and found[-1]["step"] > step:
                 found.pop()
-        numbers = (event["loss"], event["gradient_norm"], event["rate"], event["tokens"], event["seconds"])
-        self._rows.append((step, *(np.nan if value is None else value for value in numbers)))
-        if event["loss"] is None or event["gradient_norm"] is None:
-            self.notes.append({**event, "kind": "training.dropped"})
 
     def courses(self) -> dict[str, Course]:
         """loss, gradient_norm, rate (share of the peak), tokens (seen so far), seconds, tokens_per_second."""

@@ -36,8 +36,10 @@ class Standing:
         self._evaluation: dict[str, Any] = {}
         self._spheres: dict[str, Any] = {}
         self._curve = Curve()
-        self._dropped: set[int] = set()
+        self._dropped: set[tuple[int, int]] = set()  # (rollbacks before it, step)
         self._rollbacks = 0
+        self._best: dict[str, Any] | None = None
+        self._ended_early = False
         self._order, self._stage = "", False
         self._recipe: dict[str, Any] | None = None
 
@@ -61,25 +63,36 @@ class Standing:
             self._spheres = event
         elif kind == "training.order" and event["order"] in ("pause", "resume"):
             self._order = event["order"]
+        elif kind == "training.dropped":
+            self._dropped.add((self._rollbacks, event["step"]))
         elif kind == "training.rollback":
             self._rollbacks += 1
+            self._forget_after(event["to"])
+            self._last = self._recent[-1] if self._recent else {"step": event["to"]}
+        elif kind == "training.best":
+            self._best = {"step": event["step"], "bits_per_byte": event["bits_per_byte"]}
+        elif kind == "training.ended_early":
+            self._ended_early = True
         elif kind in ("training.planned", "training.started"):
             self._recipe = None  # there may be another one now
             if kind == "training.started":
-                self._order, self._spheres, self._started = "", {}, event
+                self._order, self._spheres, self._started, self._ended_early = "", {}, event, False
                 self._recent.clear()
         elif kind == "training.finished":
             self._recent.clear()
 
     def _take_step(self, event: dict[str, Any]) -> None:
-        # After a kill or a rollback steps are done again: what they said before is no longer so.
-        while self._recent and self._recent[-1]["step"] >= event["step"]:
-            self._recent.pop()
+        self._forget_after(event["step"] - 1)  # after a kill, steps are done again
         self._recent.append(event)
         self._last = event
         self._curve.add(event["step"], event["loss"])
         if event["gradient_norm"] is None or event["loss"] is None:
-            self._dropped.add(event["step"])
+            self._dropped.add((self._rollbacks, event["step"]))
+
+    def _forget_after(self, step: int) -> None:
+        while self._recent and self._recent[-1]["step"] > step:
+            self._recent.pop()
+        self._curve.forget_after(step)
 
     def recipe(self) -> dict[str, Any] | None:
         """recipe.json of the run; None before it is there."""
@@ -93,7 +106,8 @@ class Standing:
         state: "new", "preparing", "training", "paused", "stopped" or "done". step, steps, tokens, drops, rollbacks:
         counts. loss: nats per token of the last step, perplexity: e to that. curve: (step, loss) over the run.
         gradient_norm, rate (the share of the peak rates), learning_rate (of the matrices). bits_per_byte,
-        held_out_perplexity, evaluated_step: of the last evaluation. While a process works in the run:
+        held_out_perplexity, evaluated_step: of the last evaluation; best: {"step", "bits_per_byte"} of the best one, if
+        the best is kept. ended_early: the evaluations got no better. While a process works in the run:
         tokens_per_second, peak_share (model FLOPs utilization, 1 is the measured matrix peak of all workers), memory
         in bytes (what processes share counted once), seconds_left, spheres.
         """
@@ -119,6 +133,8 @@ class Standing:
             "peak_share": self._peak_share(speed),
             "memory": self.memory if working else None,
             "seconds_left": self._seconds_left(step, steps) if working else None,
+            "best": self._best,
+            "ended_early": self._ended_early,
             "drops": len(self._dropped),
             "rollbacks": self._rollbacks,
             "spheres": self.spheres() if working else [],
@@ -144,7 +160,7 @@ class Standing:
                 return "paused"
             return "training" if self._recent else "preparing"
         if self._last:
-            return "done" if step == steps else "stopped"
+            return "done" if step == steps or self._ended_early else "stopped"
         return "stopped" if self._stage else "new"
 
     def _steps(self) -> int | None:
@@ -186,10 +202,7 @@ class Curve:
         self._open: list[tuple[float, float]] = []  # of the point that is not full yet
 
     def add(self, x: float, y: float | None) -> None:
-        """Add a measurement; None is none. What was measured at `x` or later is forgotten: it was done again."""
-        while self.points and self.points[-1][0] >= x:
-            self.points.pop()
-        self._open = [point for point in self._open if point[0] < x]
+        """Add a measurement; None is none."""
         if y is None:
             return
         self._open.append((x, y))
@@ -199,6 +212,12 @@ class Curve:
         if len(self.points) >= self.most:
             self.points = [_mean(self.points[i : i + 2]) for i in range(0, len(self.points), 2)]
             self._each *= 2
+
+    def forget_after(self, x: float) -> None:
+        """Forget what was measured beyond `x`."""
+        while self.points and self.points[-1][0] > x:
+            self.points.pop()
+        self._open = [point for point in self._open if point[0] <= x]
 
 
 def _mean(points: list[tuple[float, float]]) -> tuple[float, float]:

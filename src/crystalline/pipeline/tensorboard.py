@@ -75,6 +75,7 @@ class Follower:
             "training.evaluation": self._evaluated,
             "training.sample": self._sampled,
             "training.spheres": self._spheres,
+            "training.rollback": self._rolled_back,
         }.get(event["kind"])
         if write is not None:
             write(event)
@@ -116,6 +117,10 @@ class Follower:
                 "train/tokens_per_second": speed,
             },
         )
+
+    def _rolled_back(self, event: dict[str, Any]) -> None:
+        self._forget(event["time"], event["to"] + 1)
+        self._step, self._tokens = event["to"], 0
 
     def _evaluated(self, event: dict[str, Any]) -> None:
         nats = event["cross_entropy"]

@@ -34,7 +34,7 @@ def matrix_peak(dtype: torch.dtype, seconds: float = PROBE_SECONDS) -> float:
         product = torch.empty_like(a)
         took, since_better = 0.0, 0
         # The first products set up the library and wake the unit; five in a row that are no better end it.
-        while since_better < 5 and time.perf_counter() + took < ends:
+        while best == 0 or (since_better < 5 and time.perf_counter() + took < ends):
             began = time.perf_counter()
             torch.mm(a, a, out=product)
             took = time.perf_counter() - began
