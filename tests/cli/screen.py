@@ -4,16 +4,17 @@ import fcntl
 import os
 import pty
 import re
-import signal
 import struct
 import termios
 import threading
+
+from commands import Command
 
 _SEQUENCE = re.compile(r"\x1b\[(\d*)([A-Za-z])|\x1b\[([\d;]*)m")
 
 
 class Screen:
-    """columns: a longer line goes on in the next row, as in a real terminal. rows of text have no end: nothing scrolls."""
+    """columns: a longer line goes on in the next row, as in a real terminal. Rows have no end: nothing scrolls."""
 
     def __init__(self, columns=80):
         self.columns, self.rows, self.x, self.y = columns, [[]], 0, 0
@@ -72,34 +73,26 @@ class Screen:
             self.rows.append([])
 
 
-def in_terminal(words, columns=80, rows=24, environment=None, during=lambda pid, output: None):
-    """Run a command in a terminal of this size: (exit status, everything it wrote).
+def in_terminal(*words, folder, columns=80, rows=24, during=lambda command, output: None):
+    """Run a command in a terminal of this size: (exit code, everything it wrote).
 
-    during: called in a thread, with the process's id and a function that gives the output so far.
+    during: called in a thread, with the command and a function that gives the output so far.
     """
-    pid, master = pty.fork()
-    if pid == 0:
-        fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-        os.environ.update({"TERM": "xterm", **(environment or {})})
-        os.execvp(words[0], [str(word) for word in words])
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     pieces = []
-    helper = threading.Thread(target=during, args=(pid, lambda: b"".join(pieces).decode("utf-8", "replace")))
-    helper.start()
-    try:
+    with Command(*words, folder=folder, terminal=theirs) as command:
+        os.close(theirs)
+        helper = threading.Thread(target=during, args=(command, lambda: b"".join(pieces).decode("utf-8", "replace")))
+        helper.start()
         while True:
             try:
-                piece = os.read(master, 65536)
-            except OSError:  # Linux: the other side has closed it
+                pieces.append(os.read(ours, 65536))
+            except OSError:  # Linux: nobody holds the other side any more
                 break
-            if not piece:
+            if not pieces[-1]:
                 break
-            pieces.append(piece)
-    finally:
+        code = command.wait().code
         helper.join()
-        os.close(master)
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        status = os.waitpid(pid, 0)[1]
-    return os.waitstatus_to_exitcode(status), b"".join(pieces).decode("utf-8", "replace")
+    os.close(ours)
+    return code, b"".join(pieces).decode("utf-8", "replace")

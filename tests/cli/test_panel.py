@@ -1,6 +1,7 @@
 """The live view, as a person sees it on a real terminal of the operating system."""
 
-import os
+import functools
+import itertools
 import re
 import signal
 import sys
@@ -13,7 +14,6 @@ from commands import last_step, wait_for
 from crystalline.cli import panel
 from crystalline.errors import EXIT_INTERRUPTED, EXIT_OK
 
-CLLM = [sys.executable, "-m", "crystalline.cli.main"]
 FACTS = {
     "run": "my-model", "state": "training", "step": 540, "steps": 1002, "loss": 4.781, "perplexity": 119.2,
     "curve": [(n, 9 - n / 100) for n in range(500)], "tokens": 6e6, "gradient_norm": 0.82, "rate": 0.75,
@@ -22,6 +22,13 @@ FACTS = {
     "rollbacks": 1, "best": None, "ended_early": False,
     "spheres": [{"number": n, "share": 0.9, "positions": 3240, "steals": 12, "memory": 3.1e8} for n in range(2)],
 }  # fmt: skip
+
+
+@pytest.fixture
+def terminal(tmp_path, monkeypatch):
+    """Runs a command in a terminal: `code, output = terminal("run", run, columns=100)`."""
+    monkeypatch.setenv("TERM", "xterm")
+    return functools.partial(in_terminal, folder=tmp_path)
 
 
 def shown(columns=80, **changes):
@@ -51,7 +58,7 @@ def test_it_fits_the_usual_widths(columns):
 
 
 def test_little_is_shown_of_what_is_not_known():
-    nothing = {name: None for name in FACTS} | {"run": "r", "state": "preparing", "step": 0, "curve": [], "spheres": []}
+    nothing = dict.fromkeys(FACTS) | {"run": "r", "state": "preparing", "step": 0, "curve": [], "spheres": []}
     assert shown(**nothing)[0].split() == ["r", "preparing"]
     assert len(shown(**nothing)) == 2
     assert "sphere 3" in shown(spheres=[{"number": 3}])[-1]
@@ -62,8 +69,8 @@ def test_a_terminal_with_ascii_only_gets_ascii():
     assert text.isascii()
 
 
-def test_a_run_in_a_terminal_is_shown_live_and_ends_clean(new_run):
-    code, output = in_terminal([*CLLM, "run", new_run, "--steps", "40"], columns=100)
+def test_a_run_in_a_terminal_is_shown_live_and_ends_clean(new_run, terminal):
+    code, output = terminal("run", new_run, "--steps", "40", columns=100)
     assert code == EXIT_OK, output
     assert output.count("\x1b[J") > 2, "it was drawn again and again"
     screen = Screen(100)
@@ -78,28 +85,27 @@ def test_a_run_in_a_terminal_is_shown_live_and_ends_clean(new_run):
     assert not re.search(r"^step \d+/40  loss .* left$", text, re.MULTILINE), "no lines for logs"
 
 
-@pytest.mark.parametrize("flag", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=["NO_COLOR", "dumb"])
-def test_terminals_that_want_less(new_run, flag):
-    code, output = in_terminal([*CLLM, "run", new_run], environment=flag)
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_terminals_that_want_less(new_run, terminal, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    code, output = terminal("run", new_run)
     assert code == EXIT_OK
     assert not re.search(r"\x1b\[\d+m", output)
-    if "TERM" in flag:
+    if name == "TERM":
         assert "\x1b" not in output
         assert re.search(r"step 6/6  loss \S+  .* tokens/s  0 s left", output)
 
 
-def test_quiet_is_quiet_in_a_terminal_too(new_run):
-    assert in_terminal([*CLLM, "run", new_run, "--quiet"]) == (EXIT_OK, "")
+def test_quiet_is_quiet_in_a_terminal_too(new_run, terminal):
+    assert terminal("run", new_run, "--quiet") == (EXIT_OK, "")
 
 
-def test_ctrl_c_leaves_the_terminal_as_it_was(new_run):
-    """Typed as a person types it: as a character, on the terminal."""
-
-    def press(pid, output):
+def test_ctrl_c_leaves_the_terminal_as_it_was(new_run, terminal):
+    def press(command, output):
         wait_for(lambda: last_step(new_run) >= 5)
-        os.kill(pid, signal.SIGINT)
+        command.kill(signal.SIGINT)
 
-    code, output = in_terminal([*CLLM, "run", new_run, "--steps", "100000"], during=press)
+    code, output = terminal("run", new_run, "--steps", "100000", during=press)
     assert code == EXIT_INTERRUPTED
     for switched in ("\x1b[?", "\x1b7", "\x1b(0"):
         assert switched not in output, "nothing was switched on that would have to be switched off"
@@ -109,15 +115,15 @@ def test_ctrl_c_leaves_the_terminal_as_it_was(new_run):
     assert screen.x == 0, "the prompt of the shell stands at the beginning of a line"
 
 
-def test_watching_from_another_terminal(new_run, start):
+def test_watching_from_another_terminal(new_run, start, terminal):
     with start("run", new_run, "--steps", "100000", "--quiet") as command:
         wait_for(lambda: last_step(new_run) >= 5)
 
-        def stop(pid, output):
+        def stop(_, output):
             wait_for(lambda: len(re.findall(r"step [\d,]+/100,000", output())) > 3)
             command.kill(signal.SIGINT)
 
-        code, output = in_terminal([*CLLM, "status", new_run, "--watch"], during=stop)
+        code, output = terminal("status", new_run, "--watch", during=stop)
         command.wait()
     assert code == EXIT_OK
     screen = Screen()
@@ -127,15 +133,15 @@ def test_watching_from_another_terminal(new_run, start):
     assert "tokens/s" in output
 
 
-def test_looking_away_from_a_run_does_not_stop_it(new_run, start):
+def test_looking_away_from_a_run_does_not_stop_it(new_run, start, terminal):
     with start("run", new_run, "--steps", "100000", "--quiet") as command:
         wait_for(lambda: last_step(new_run) >= 5)
 
-        def look_away(pid, output):
+        def look_away(watcher, output):
             wait_for(lambda: "/100,000" in output())
-            os.kill(pid, signal.SIGINT)
+            watcher.kill(signal.SIGINT)
 
-        code, _ = in_terminal([*CLLM, "status", new_run, "--watch"], during=look_away)
+        code, _ = terminal("status", new_run, "--watch", during=look_away)
         assert code == EXIT_OK
         step = last_step(new_run)
         wait_for(lambda: last_step(new_run) > step)
@@ -153,4 +159,4 @@ def test_it_is_drawn_five_times_a_second_at_most(made_up, monkeypatch):
         while time.monotonic() - began < 0.7:
             on_event({"kind": "training.started"})
     assert 3 <= len(drawn) <= 5
-    assert all(b - a >= 0.19 for a, b in zip(drawn, drawn[1:-1], strict=False)), "but for the last, at the end"
+    assert all(b - a >= 0.19 for a, b in itertools.pairwise(drawn[:-1])), "but for the last, at the end"

@@ -204,7 +204,8 @@ def test_the_command_prints_every_number(made_up, cllm):
     for words in (
         "made-up: training", "40 of 100", "15.4 k", "4.6000 nats per token, perplexity 99.48",
         "1.5000 bits per byte, perplexity 20.09, at step 40", "1.5000 bits per byte at step 40", "norm 0.5",
-        "0.005, 25.0% of its peak", "768 tokens/s", "7.7% of the matrix", "123 MB", "30 s", "1 of the steps", "rollbacks     1",
+        "0.005, 25.0% of its peak", "768 tokens/s", "7.7% of the matrix", "123 MB", "30 s", "1 of the steps",
+        "rollbacks     1",
         "sphere 0      1,234 positions (5 taken over), 80% busy, busy 8 s, memory 5 MB", "sphere 1",
     ):  # fmt: skip
         assert words in out, (words, out)

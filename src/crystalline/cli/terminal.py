@@ -11,6 +11,8 @@ import os
 import sys
 import unicodedata
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
 from typing import Any, TextIO
 
 Part = tuple[str, str]  # a text and its style: a word of STYLES, or "" for none
@@ -29,8 +31,8 @@ def is_live(stream: TextIO) -> bool:
 class Live:
     """Lines that stay at the end of `stream`, below everything that is written meanwhile.
 
-    Use it as a context. Inside, Python's messages (standard error and logging, when they go to this stream) appear above
-    the lines; afterwards the lines stay where they are.
+    Use it as a context. Inside, Python's messages (standard error and logging, when they go to this stream) appear
+    above the lines; afterwards the lines stay where they are.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -75,10 +77,10 @@ class Live:
         for handler in logging.getLogger("crystalline").handlers:
             if isinstance(handler, logging.StreamHandler) and handler.stream is self.stream:
                 handler.setStream(self)
-                self._undo.append(lambda handler=handler: handler.setStream(self.stream))
+                self._undo.append(partial(handler.setStream, self.stream))
         if sys.stderr is self.stream:
-            sys.stderr = self  # type: ignore[assignment]
-            self._undo.append(lambda: setattr(sys, "stderr", self.stream))
+            sys.stderr = self
+            self._undo.append(partial(setattr, sys, "stderr", self.stream))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -143,7 +145,7 @@ def sparkline(values: Sequence[float], columns: int, fine: bool = True) -> str:
     signs = SPARKS[1:] if fine else PLAIN_SPARKS[1:]
     count = min(columns, len(values))
     edges = [len(values) * k // count for k in range(count + 1)] if count > 0 else [0]
-    means = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
     if not means:
         return ""
     low, high = min(means), max(means)

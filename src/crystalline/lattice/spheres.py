@@ -37,7 +37,7 @@ DIRECTIONS: tuple[Point, ...] = _shortest()
 
 def squared_distance(a: Point, b: Point) -> int:
     """Of two points, exactly."""
-    return sum((p - q) ** 2 for p, q in zip(a, b, strict=True))
+    return sum((p - q) * (p - q) for p, q in zip(a, b, strict=True))
 
 
 @dataclass(frozen=True)

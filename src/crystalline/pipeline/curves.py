@@ -1,4 +1,4 @@
-"""Curves of a run as inline SVG: thinned to the page's pixels, with axes, units and a text for who cannot see them."""
+"""Curves of a run as inline SVG: thinned to the page's pixels, with axes, units, and a text for who cannot see."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
         return [low]
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * k for k in (1, 2, 5, 10) if power * k >= rough * 0.999)
+    step = next(power * k for k in (1, 2, 5, 10) if power * k >= 0.8 * rough)
     first = math.ceil(low / step - 1e-9)
     return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
@@ -75,7 +75,7 @@ class Scale:
     end: float
     logarithmic: bool = False
 
-    def __call__(self, value: np.ndarray) -> np.ndarray:
+    def __call__(self, value: np.ndarray | float) -> np.ndarray:
         low, high = self.low, self.high
         if self.logarithmic:
             value, low, high = np.log(value), math.log(low), math.log(high)
@@ -93,13 +93,14 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def chart(name: str, title: str, unit: str, course: Course, *, window: int = 1, dots: bool = False,
-          width: int = NARROW) -> str:
+def chart(
+    name: str, title: str, unit: str, course: Course, *, window: int = 1, dots: bool = False, width: int = NARROW
+) -> str:
     """A drawing of one course.
 
     name: of the ids in it. window: steps that the strong line is the mean of, with all values as a pale band behind
-    it; 1: the values themselves. dots: mark each value. width: of the drawing. The vertical axis is logarithmic where values differ a
-    hundredfold.
+    it; 1: the values themselves. dots: mark each value. width: of the drawing. The vertical axis is logarithmic
+    where values differ a hundredfold.
     """
     course = course.sound
     if len(course.x) == 0:
@@ -125,14 +126,17 @@ def chart(name: str, title: str, unit: str, course: Course, *, window: int = 1, 
     if dots:
         for at, value, step in zip(across(x), up(y_low), x, strict=True):
             told = f"step {step:,.0f}: {number(float(y_low[x == step][0]))} {unit}"
-            parts.append(f'<circle class="dot" cx="{at:.1f}" cy="{value:.1f}" r="3.5"><title>{clean(told)}</title></circle>')
+            parts.append(
+                f'<circle class="dot" cx="{at:.1f}" cy="{value:.1f}" r="3.5"><title>{clean(told)}</title></circle>'
+            )
     about = (
         f"{title}, from step {course.x[0]:,.0f} to {course.x[-1]:,.0f}: first {number(float(line.y[0]))}, "
         f"last {number(float(line.y[-1]))}, lowest {number(float(course.y.min()))}, "
         f"highest {number(float(course.y.max()))} {unit}."
     )
     return (
-        f'<svg class="chart{" big" if width == WIDE else ""}" viewBox="0 0 {width} {HEIGHT}" role="img" aria-labelledby="{name}-title {name}-about">'
+        f'<svg class="chart{" big" if width == WIDE else ""}" viewBox="0 0 {width} {HEIGHT}" role="img" '
+        f'aria-labelledby="{name}-title {name}-about">'
         f'<title id="{name}-title">{clean(title)}</title><desc id="{name}-about">{clean(about)}</desc>'
         f"{''.join(parts)}</svg>"
     )
@@ -142,11 +146,11 @@ def _axes(across: Scale, up: Scale, unit: str) -> str:
     parts, right = [], across.end
     bottom = HEIGHT - BOTTOM
     for value in log_ticks(up.low, up.high) if up.logarithmic else ticks(up.low, up.high):
-        y = float(up(np.float64(value)))
+        y = float(up(value))
         parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{right:g}"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{number(round(value, 12))}</text>')
     for value in ticks(across.low, across.high, 6 if right > 500 else 4):
-        x = float(across(np.float64(value)))
+        x = float(across(value))
         if float(value).is_integer():  # there is no half step
             parts.append(f'<path class="tick" d="M{x:.1f} {bottom}v4"/>')
             parts.append(f'<text x="{x:.1f}" y="{bottom + 17}" text-anchor="middle">{number(value)}</text>')
@@ -155,7 +159,8 @@ def _axes(across: Scale, up: Scale, unit: str) -> str:
     middle = (TOP + bottom) / 2
     scale = " (logarithmic)" if up.logarithmic else ""
     parts.append(
-        f'<text class="name" transform="translate(13 {middle:.0f}) rotate(-90)" text-anchor="middle">{clean(unit + scale)}</text>'
+        f'<text class="name" transform="translate(13 {middle:.0f}) rotate(-90)" text-anchor="middle">'
+        f"{clean(unit + scale)}</text>"
     )
     return "".join(parts)
 

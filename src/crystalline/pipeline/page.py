@@ -130,8 +130,8 @@ def _summary(report: Report) -> str:
         settings = report.recipe["settings"]
         what = (
             f"A language model of {number(shape['parameters'])} parameters ({shape['layers']} layers, width "
-            f"{shape['width']}, context {shape['context']}, vocabulary {shape['vocabulary']:,}), trained from nothing "
-            f"with {settings['optimizer']['name']} in {settings['training']['precision']}, seed "
+            f"{shape['width']}, context {shape['context']}, vocabulary {shape['vocabulary']:,}), trained from "
+            f"nothing with {settings['optimizer']['name']} in {settings['training']['precision']}, seed "
             f"{settings['training']['seed']}."
         )
     elif facts["state"] == "new":
@@ -143,11 +143,9 @@ def _summary(report: Report) -> str:
         guard.append(f"Training went back to an earlier checkpoint {facts['rollbacks']:,} times.")
     return (
         f'<header><h1>{clean(report.name)}<span class="state {facts["state"]}">{facts["state"]}</span></h1>'
-        f'<p>{clean(what)} {" ".join(guard)}</p>'
-        f'<p class="soft small">Report of {_moment(report.made)} UTC, made by crystalline {clean(report.version)} from the '
-        f"run's own record.</p>"
-        + (f'<dl class="key">{tiles}</dl>' if tiles else "")
-        + "</header>"
+        f"<p>{clean(what)} {' '.join(guard)}</p>"
+        f'<p class="soft small">Report of {_moment(report.made)} UTC, made by crystalline {clean(report.version)} from '
+        "the run's own record.</p>" + (f'<dl class="key">{tiles}</dl>' if tiles else "") + "</header>"
     )
 
 
@@ -183,7 +181,13 @@ def _figure(name: str, title: str, unit: str, course: Course, note: str, **how: 
 
 def _evaluations(report: Report) -> str:
     rows = [
-        [f"{e['step']:,}", f"{e['bits_per_byte']:.4f}", f"{e['cross_entropy']:.4f}", _perplexity(e), number(e["tokens"])]
+        [
+            f"{e['step']:,}",
+            f"{e['bits_per_byte']:.4f}",
+            f"{e['cross_entropy']:.4f}",
+            _perplexity(e),
+            number(e["tokens"]),
+        ]
         for e in _some(report.history.evaluations, MOST_EVALUATIONS)
     ]
     head = ["step", "bits per byte", "cross-entropy, nats per token", "perplexity", "tokens measured"]
@@ -192,7 +196,13 @@ def _evaluations(report: Report) -> str:
         parts.append(_table("While training, on the beginning of the held-out text", head, rows))
     if report.scores:
         whole = [
-            [f"{s['step']:,}", f"{s['bits_per_byte']:.4f}", f"{s['cross_entropy']:.4f}", _perplexity(s), number(s["tokens"])]
+            [
+                f"{s['step']:,}",
+                f"{s['bits_per_byte']:.4f}",
+                f"{s['cross_entropy']:.4f}",
+                _perplexity(s),
+                number(s["tokens"]),
+            ]
             for s in report.scores
         ]
         parts.append(_table("By cllm eval, on all of the held-out text", head, whole))
@@ -202,14 +212,14 @@ def _evaluations(report: Report) -> str:
 
 def _samples(report: Report) -> str:
     parts = [
-        f"<h3>Step {s['step']:,}</h3><pre class=\"text\"><b>{_shortened(s['prompt'])}</b>{_shortened(s['text'])}</pre>"
+        f'<h3>Step {s["step"]:,}</h3><pre class="text"><b>{_shortened(s["prompt"])}</b>{_shortened(s["text"])}</pre>'
         for s in _some(report.history.samples, MOST_SAMPLES)
     ]
     if not parts:
         return ""
     return (
-        "<section><h2>Samples over time</h2><p>The beginning, in grey, was given; the rest the model has written at that "
-        f"step of its training.</p>{''.join(parts)}</section>"
+        "<section><h2>Samples over time</h2><p>The beginning, in grey, was given; the rest the model has written at "
+        f"that step of its training.</p>{''.join(parts)}</section>"
     )
 
 
@@ -235,8 +245,8 @@ def _spheres(report: Report) -> str:
     told = "Workers as last recorded. Times and counts are since training was last started"
     table = _table(f"{told}; memory of each includes what all share.", [heading for _, heading, _ in known], rows)
     return (
-        "<section><h2>Spheres</h2><p>Each step consists of the same positions, drawn as spheres that touch Node Zero, the "
-        "process that hands them out. Who computes which does not change the weights.</p>"
+        "<section><h2>Spheres</h2><p>Each step consists of the same positions, drawn as spheres that touch Node Zero, "
+        "the process that hands them out. Who computes which does not change the weights.</p>"
         f'<figure class="spheres">{spheres.svg(tree)}</figure><div class="wide">{table}</div></section>'
     )
 
@@ -313,8 +323,8 @@ def _repeat(report: Report) -> str:
     commands = clean("\n".join(report.repeat))
     note = f"<p>{clean(report.repeat_note)}</p>" if report.repeat_note else ""
     return (
-        "<section><h2>How to repeat it</h2><p>The same text, settings and kind of machine give the same weights to the "
-        "bit, with any number of workers and however often it was interrupted.</p>"
+        "<section><h2>How to repeat it</h2><p>The same text, settings and kind of machine give the same weights to "
+        "the bit, with any number of workers and however often it was interrupted.</p>"
         f"{weights if report.weights else ''}<pre>{commands}</pre>{note}</section>"
     )
 
@@ -333,7 +343,8 @@ def _numbers(report: Report) -> str:
         rows.append([f"{steps[index]:,.0f}", told[0], number(float(means[index])), *told[1:]])
     head = ["step", "loss", "loss, mean", "gradient norm", "share of peak rate", "tokens/s", "tokens seen"]
     caption = f"{len(rows)} of {len(steps):,} steps, evenly spaced." if len(rows) < len(steps) else "All steps."
-    return f'<section><h2>The numbers behind the curves</h2><div class="wide">{_table(caption, head, rows)}</div></section>'
+    table = _table(caption, head, rows)
+    return f'<section><h2>The numbers behind the curves</h2><div class="wide">{table}</div></section>'
 
 
 # --- small pieces -------------------------------------------------------------------------------------------
@@ -350,7 +361,9 @@ def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], pla
     top = "".join(f'<th scope="col"{kind(k)}>{clean(name)}</th>' for k, name in enumerate(head))
     body = "".join(
         "<tr>"
-        + "".join(f'<td{" class=any" if k == last and k in words else kind(k)}>{cell}</td>' for k, cell in enumerate(row))
+        + "".join(
+            f"<td{' class=any' if k == last and k in words else kind(k)}>{cell}</td>" for k, cell in enumerate(row)
+        )
         + "</tr>"
         for row in rows
     )

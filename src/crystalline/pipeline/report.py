@@ -1,4 +1,4 @@
-"""Everything a run's folder tells, gathered for a page that one can keep: settings, curves, samples, how to repeat it.
+"""Everything a run's folder tells, gathered for a page that one can keep.
 
 `gather` reads, `page.render` writes HTML. Nothing is measured here; what is not known is left out.
 """
@@ -9,6 +9,7 @@ import json
 import shlex
 import time
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -197,14 +198,14 @@ def repeat(recipe: dict[str, Any], starts: list[dict[str, Any]], weights: str) -
             flags.append(f"--set {shlex.quote(assignment)}")
     commands = [" \\\n  ".join([f"cllm new again {sources}", *flags]), "cllm run again"]
     note = ""
-    for before, after in zip(starts, starts[1:], strict=False):
+    for before, after in pairwise(starts):
         if after["steps"] != before["steps"]:
             commands.append(f"cllm run again --steps {after['steps']}")
             if after["step"] != before["steps"]:
                 note = (
                     f"The length was changed from {before['steps']:,} to {after['steps']:,} steps at step "
-                    f"{after['step']:,}, before the end: the learning rates before that step follow the first length, "
-                    f"so the first command must be stopped at step {after['step']:,}."
+                    f"{after['step']:,}, before the end: the learning rates before that step follow the first "
+                    f"length, so the first command must be stopped at step {after['step']:,}."
                 )
     hash_line = "cllm hash again"
     commands.append(hash_line + (f"   # {weights}" if len(weights) == 64 else ""))

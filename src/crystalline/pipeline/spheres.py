@@ -210,7 +210,8 @@ def svg(found: dict[str, Any], prefix: str = "spheres") -> str:
         balls.append((depth, SIDE / 2 + scale * u, SIDE / 2 - scale * v, scale * size, path, leaf))
     balls.sort(key=lambda ball: ball[0])
     solid = tree.levels > 1  # with twelve one can look through to those behind; with more one could not read it
-    shapes, labels = [], []
+    shapes: list[str] = []
+    labels: list[str] = []
     for _, x, y, radius, path, leaf in balls:
         worker = done_by.get(leaf) if leaf is not None else None
         name = f"position {leaf}" if leaf is not None else ("Node Zero" if not path else f"sphere {path[0]}")
@@ -236,7 +237,8 @@ def svg(found: dict[str, Any], prefix: str = "spheres") -> str:
         f'<desc id="{prefix}-about">{clean(_about(found))}</desc>'
         f"<style>{STYLE}</style>"
         f'<defs><radialGradient id="{prefix}-light" cx="0.36" cy="0.32" r="0.75">'
-        '<stop offset="0" stop-color="#fff" stop-opacity="0.55"/><stop offset="0.55" stop-color="#fff" stop-opacity="0"/>'
+        '<stop offset="0" stop-color="#fff" stop-opacity="0.55"/>'
+        '<stop offset="0.55" stop-color="#fff" stop-opacity="0"/>'
         '<stop offset="1" stop-color="#000" stop-opacity="0.28"/></radialGradient></defs>'
         f"{''.join(shapes)}{''.join(labels)}{_legend(bool(found['spheres']))}</svg>"
     )
@@ -244,11 +246,14 @@ def svg(found: dict[str, Any], prefix: str = "spheres") -> str:
 
 def _label(x: float, y: float, radius: float, words: list[str], ink: str) -> str:
     """A number and below it who, or the two words of Node Zero."""
-    sizes = [radius * 0.24] * 2 if words[0] == "Node" else [radius * (0.38 if len(words) == 2 else 0.42), radius * 0.19]
+    sizes = (
+        [radius * 0.24] * 2 if words[0] == "Node" else [radius * (0.38 if len(words) == 2 else 0.42), radius * 0.19]
+    )
     weights = (600, 600 if words[0] == "Node" else 400)
     baselines = [y + 0.33 * sizes[0]] if len(words) == 1 else [y + 0.02 * radius, y + 0.3 * radius]
     return "".join(
-        f'<text x="{x:.1f}" y="{baseline:.1f}" font-size="{size:.1f}" font-weight="{weight}" fill="{ink}">{word}</text>'
+        f'<text x="{x:.1f}" y="{baseline:.1f}" font-size="{size:.1f}" font-weight="{weight}" fill="{ink}">'
+        f"{word}</text>"
         for word, size, weight, baseline in zip(words, sizes, weights, baselines, strict=False)
     )
 

@@ -106,8 +106,8 @@ class Standing:
         state: "new", "preparing", "training", "paused", "stopped" or "done". step, steps, tokens, drops, rollbacks:
         counts. loss: nats per token of the last step, perplexity: e to that. curve: (step, loss) over the run.
         gradient_norm, rate (the share of the peak rates), learning_rate (of the matrices). bits_per_byte,
-        held_out_perplexity, evaluated_step: of the last evaluation; best: {"step", "bits_per_byte"} of the best one, if
-        the best is kept. ended_early: the evaluations got no better. While a process works in the run:
+        held_out_perplexity, evaluated_step: of the last evaluation; best: {"step", "bits_per_byte"} of the best
+        one, if the best is kept. ended_early: the evaluations got no better. While a process works in the run:
         tokens_per_second, peak_share (model FLOPs utilization, 1 is the measured matrix peak of all workers), memory
         in bytes (what processes share counted once), seconds_left, spheres.
         """
@@ -190,7 +190,7 @@ class Standing:
 
     def _learning_rate(self, rate: float | None) -> float | None:
         recipe = self.recipe()
-        return rate * recipe["settings"]["optimizer"]["learning_rate"] if recipe and rate is not None else None
+        return float(rate * recipe["settings"]["optimizer"]["learning_rate"]) if recipe and rate is not None else None
 
 
 class Curve:

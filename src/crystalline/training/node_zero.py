@@ -284,7 +284,11 @@ class Workers:
         busy and updating, peak memory."""
         names = ("number", "positions", "steals", "busy", "update", "memory")
         return [
-            {"pid": worker.process.pid or 0, "places": sorted(worker.places), **{name: getattr(worker, name) for name in names}}
+            {
+                "pid": worker.process.pid or 0,
+                "places": sorted(worker.places),
+                **{name: getattr(worker, name) for name in names},
+            }
             for worker in sorted(self.team, key=lambda worker: worker.number)
         ]
 
