@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from crystalline.errors import EXIT_FAILED, EXIT_OK, EXIT_SYSTEM, EXIT_USAGE
-from crystalline.lattice.spheres import SphereTree
+from crystalline.lattice.sphere_tree import SphereTree
 from crystalline.pipeline import spheres
 from crystalline.pipeline.status import Standing
 

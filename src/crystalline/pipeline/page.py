@@ -144,8 +144,8 @@ def _summary(report: Report) -> str:
     return (
         f'<header><h1>{clean(report.name)}<span class="state {facts["state"]}">{facts["state"]}</span></h1>'
         f"<p>{clean(what)} {' '.join(guard)}</p>"
-        f'<p class="soft small">Report of {_moment(report.made)} UTC, made by crystalline {clean(report.version)} from '
-        "the run's own record.</p>" + (f'<dl class="key">{tiles}</dl>' if tiles else "") + "</header>"
+        f'<p class="soft small">Report of {_moment(report.made)} UTC, made by crystalline {clean(report.version)} '
+        "from the run's own record.</p>" + (f'<dl class="key">{tiles}</dl>' if tiles else "") + "</header>"
     )
 
 
@@ -245,8 +245,8 @@ def _spheres(report: Report) -> str:
     told = "Workers as last recorded. Times and counts are since training was last started"
     table = _table(f"{told}; memory of each includes what all share.", [heading for _, heading, _ in known], rows)
     return (
-        "<section><h2>Spheres</h2><p>Each step consists of the same positions, drawn as spheres that touch Node Zero, "
-        "the process that hands them out. Who computes which does not change the weights.</p>"
+        "<section><h2>Spheres</h2><p>Each step consists of the same positions, drawn as spheres that touch Node "
+        "Zero, the process that hands them out. Who computes which does not change the weights.</p>"
         f'<figure class="spheres">{spheres.svg(tree)}</figure><div class="wide">{table}</div></section>'
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from crystalline.lattice.spheres import GROWTH, Point, SphereTree
+from crystalline.lattice.sphere_tree import GROWTH, Point, SphereTree
 from crystalline.pipeline.markup import clean
 from crystalline.pipeline.status import Standing
 

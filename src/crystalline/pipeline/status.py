@@ -178,7 +178,7 @@ class Standing:
     def _seconds_left(self, step: int, steps: int | None) -> float | None:
         if not steps or not self._recent:
             return None
-        return (steps - step) * statistics.median(event["seconds"] for event in self._recent)
+        return (steps - step) * float(statistics.median(event["seconds"] for event in self._recent))
 
     def _peak_share(self, speed: float | None) -> float | None:
         """Operations that the model needs for the tokens of a second, as a share of what the workers could do."""

@@ -37,7 +37,8 @@ DIRECTIONS: tuple[Point, ...] = _shortest()
 
 def squared_distance(a: Point, b: Point) -> int:
     """Of two points, exactly."""
-    return sum((p - q) * (p - q) for p, q in zip(a, b, strict=True))
+    x, y, z = (p - q for p, q in zip(a, b, strict=True))
+    return x * x + y * y + z * z
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class SphereTree:
 
     @property
     def leaves(self) -> int:
-        return KISSING**self.levels
+        return int(KISSING**self.levels)
 
     def path(self, leaf: int) -> Path:
         """From the root to leaf `leaf`, 0 <= leaf < leaves."""

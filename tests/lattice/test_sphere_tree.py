@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from crystalline.lattice.spheres import DIRECTIONS, GROWTH, TOUCHING, SphereTree, squared_distance
+from crystalline.lattice.sphere_tree import DIRECTIONS, GROWTH, TOUCHING, SphereTree, squared_distance
 
 ORIGIN = (0, 0, 0)
 
