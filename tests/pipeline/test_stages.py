@@ -57,7 +57,8 @@ def test_everything_is_done_once_in_order(new_run, cllm):
     assert kinds[-1] == "training.finished"
     # Saved before it is measured, so that nothing in measuring can cost work.
     last = kinds[len(kinds) - kinds[::-1].index("training.step") :]
-    assert last == ["training.checkpoint", "training.evaluation", "training.sample", "training.finished"]
+    assert last[0] == "training.spheres"
+    assert last[1:] == ["training.checkpoint", "training.evaluation", "training.sample", "training.finished"]
 
 
 def test_what_training_starts_with_is_recorded_and_changes_no_weights(new_run, tiny_run, cllm, monkeypatch):
