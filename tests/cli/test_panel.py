@@ -149,6 +149,18 @@ def test_looking_away_from_a_run_does_not_stop_it(new_run, start, terminal):
         command.wait()
 
 
+def test_a_view_that_cannot_be_drawn_does_not_end_the_training(made_up, monkeypatch):
+    def gone(self, lines):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(panel.Live, "draw", gone)
+    with panel.shown(str(made_up.root), sys.stderr) as on_event:
+        on_event({"kind": "training.started"})
+    made_up.folder.recipe.write_text("{")
+    with panel.shown(str(made_up.root), sys.stderr) as on_event:
+        on_event({"kind": "training.started"})
+
+
 def test_it_is_drawn_five_times_a_second_at_most(made_up, monkeypatch):
     made_up.settle()
     drawn = []

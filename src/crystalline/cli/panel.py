@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from crystalline.cli.output import count, duration, size
 from crystalline.cli.terminal import Line, Live, Part, bar, columns_of, sparkline
+from crystalline.errors import UserError
 
 DRAW_SECONDS = 0.2  # shortest time between two drawings
 WORKING = ("preparing", "training", "paused")  # states in which more will come
@@ -28,8 +29,9 @@ def shown(root: str, stream: TextIO) -> Iterator[Callable[[dict[str, Any]], None
         def draw() -> None:
             nonlocal drawn
             drawn = time.monotonic()
-            standing.catch_up()
-            live.draw(lines(standing.facts(), live.size()[0], live.unicode))
+            with suppress(OSError, UserError):  # a view that cannot be drawn must not end the training
+                standing.catch_up()
+                live.draw(lines(standing.facts(), live.size()[0], live.unicode))
 
         def on_event(event: dict[str, Any]) -> None:
             nonlocal began

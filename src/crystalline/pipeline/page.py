@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from crystalline.pipeline.report import Report
 
 MOST_ROWS = 60  # of the table behind the curves
-MOST_EVALUATIONS = 200
-MOST_SAMPLES = 24
+MOST_EVALUATIONS = 60
+MOST_SAMPLES = 12
 MOST_NOTES = 200
 SHOWN_ELSEWHERE = {"v", "seq", "time", "kind", "step", "peak_flops", "flops_per_token", "crystalline"}  # of events
 MOST_TEXT = 4000  # characters of a sample or a settings file
@@ -225,11 +225,12 @@ def _samples(report: Report) -> str:
 
 # What is told of a worker, where it is known: field, heading, how it is written.
 SPHERE_COLUMNS = (
-    ("number", "sphere", "{}"), ("share", "busy share", "{:.0%}"), ("positions", "positions", "{:,}"),
-    ("tokens", "tokens", "{:,}"), ("loss", "loss", "{:.3f}"), ("steals", "taken over", "{:,}"),
-    ("busy", "computing, s", "{:,.1f}"), ("update", "updating, s", "{:,.1f}"), ("idle", "idle, s", "{:,.1f}"),
-    ("sync", "waiting, s", "{:,.1f}"), ("messages", "messages", "{:,}"), ("errors", "errors", "{:,}"),
-    ("core", "core", "{}"), ("memory", "memory, MB", "{:,.0f}"),
+    ("number", "sphere", "{}"), ("state", "state", "{}"), ("share", "busy share", "{:.0%}"),
+    ("positions", "positions", "{:,}"), ("tokens", "tokens", "{:,}"), ("loss", "loss", "{:.3f}"),
+    ("steals", "taken over", "{:,}"), ("busy", "computing, s", "{:,.1f}"), ("update", "updating, s", "{:,.1f}"),
+    ("idle", "idle, s", "{:,.1f}"), ("sync", "waiting, s", "{:,.1f}"), ("messages", "messages", "{:,}"),
+    ("errors", "errors", "{:,}"), ("deaths", "deaths", "{:,}"), ("core", "core", "{}"),
+    ("memory", "memory, MB", "{:,.0f}"),
 )  # fmt: skip
 
 
@@ -241,9 +242,9 @@ def _spheres(report: Report) -> str:
     rows = []
     for sphere in tree["spheres"]:
         values = {**sphere, "memory": sphere["memory"] / 1e6 if sphere.get("memory") else None}
-        rows.append([_or_none(values.get(name), form) for name, _, form in known])
-    told = "Workers as last recorded. Times and counts are since training was last started"
-    table = _table(f"{told}; memory of each includes what all share.", [heading for _, heading, _ in known], rows)
+        rows.append([clean(_or_none(values.get(name), form)) for name, _, form in known])
+    told = "Workers as last recorded; times and counts since training was last started."
+    table = _table(told, [heading for _, heading, _ in known], rows)
     return (
         "<section><h2>Spheres</h2><p>Each step consists of the same positions, drawn as spheres that touch Node "
         "Zero, the process that hands them out. Who computes which does not change the weights.</p>"
