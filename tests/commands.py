@@ -36,13 +36,16 @@ class Command:
 
     before: a function called in the process before the command starts, to make trouble for it.
     output: a file descriptor to use as standard output, instead of keeping it for the result.
+    terminal: a file descriptor of a terminal, to use as standard output and standard error.
     """
 
-    def __init__(self, *arguments, folder, before=None, output=None):
+    def __init__(self, *arguments, folder, before=None, output=None, terminal=None):
         self._files = [folder / f"command-{time.monotonic_ns()}.{name}" for name in ("out", "err")]
         words = [str(word) for word in arguments]
-        out = None if output is None else multiprocessing.reduction.DupFd(output)
-        process = _context.Process(target=_run, args=(words, self._files, dict(os.environ), os.getcwd(), before, out))
+        given = {1: output if terminal is None else terminal, 2: terminal}
+        given = {to: multiprocessing.reduction.DupFd(fd) for to, fd in given.items() if fd is not None}
+        environment = dict(os.environ)
+        process = _context.Process(target=_run, args=(words, self._files, environment, os.getcwd(), before, given))
         process.start()
         self.process, self.pid = process, process.pid
 
@@ -80,13 +83,13 @@ def last_step(run):
     return steps[-1] if steps else 0
 
 
-def _run(words, files, environment, folder, before, output):
+def _run(words, files, environment, folder, before, given):
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
     for descriptor, file in zip((1, 2), files, strict=True):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
-    if output is not None:
-        os.dup2(output.detach(), 1)
+    for descriptor, output in given.items():
+        os.dup2(output.detach(), descriptor)
     sys.stdout = io.TextIOWrapper(open(1, "wb", closefd=False), encoding="utf-8")
     sys.stderr = io.TextIOWrapper(open(2, "wb", buffering=0, closefd=False), encoding="utf-8", write_through=True)
     os.environ.clear()

@@ -9,6 +9,7 @@ import pytest
 
 from commands import Command
 from crystalline.cli.main import main
+from made_up import MadeUpRun
 
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 
@@ -81,6 +82,12 @@ def new_run(tiny_new, tmp_path):
 def run(tiny_run, tmp_path):
     """A finished run of one's own."""
     return Path(shutil.copytree(tiny_run, tmp_path / "run"))
+
+
+@pytest.fixture
+def made_up(tmp_path):
+    """A run whose events the test writes."""
+    return MadeUpRun(tmp_path / "made-up")
 
 
 @pytest.fixture

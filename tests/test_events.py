@@ -10,7 +10,7 @@ import time
 import pytest
 
 from crystalline.errors import EXIT_SYSTEM, UserError
-from crystalline.events import EventLog, read
+from crystalline.events import EventLog, Reader, read
 
 
 @pytest.fixture
@@ -105,3 +105,38 @@ def test_a_full_disk_is_told_and_the_next_writer_continues(path):
     assert str(path) in str(caught.value)
     write(path, 3)
     assert [(event["seq"], event["step"]) for event in read(path)] == [(1, 1), (2, 3)]
+
+
+def test_followers_are_told_of_each_event_once_it_is_written(path):
+    told = []
+    with EventLog(path, clock=lambda: 5.0) as events:
+        events.followers.append(lambda event: told.append((event, list(read(path))[-1])))
+        events.write("training.step", step=1)
+        events.write("training.step", step=2)
+    assert [event["step"] for event, _ in told] == [1, 2]
+    assert all(event == in_file for event, in_file in told)
+
+
+def test_a_reader_gives_only_what_is_new(path):
+    reader = Reader(path)
+    assert list(reader.new()) == []
+    write(path, 1, 2)
+    assert [event["step"] for event in reader.new()] == [1, 2]
+    assert list(reader.new()) == []
+    with open(path, "ab") as file:
+        file.write(b'{"v": 1, "seq": 3, "time": 0, "kind": "training.step", "st')
+        file.flush()
+        assert list(reader.new()) == []
+        file.write(b'ep": 3}\n')
+    assert [event["step"] for event in reader.new()] == [3]
+
+
+def test_a_reader_meets_the_writer_after_a_kill(path):
+    """Half a line, which the next writer cuts off."""
+    reader = Reader(path)
+    write(path, 1)
+    with open(path, "ab") as file:
+        file.write(b'{"v": 1, "se')
+    assert [event["step"] for event in reader.new()] == [1]
+    write(path, 2)
+    assert [event["step"] for event in reader.new()] == [2]

@@ -34,6 +34,7 @@ class EventLog:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._seq = self._mend()
             self._file = open(path, "ab", buffering=0)
+        self.followers: list[Callable[[dict[str, Any]], None]] = []  # told of each event once it is written
 
     def _mend(self) -> int:
         """Cut a half-written last line off; return the last event's number."""
@@ -53,11 +54,13 @@ class EventLog:
     def write(self, kind: str, **fields: Any) -> None:
         """Append one event. A single write call, so that a reader sees whole lines only."""
         self._seq += 1
-        event = {"v": VERSION, "seq": self._seq, "time": round(self._clock(), 3), "kind": kind}
-        line = json.dumps({**event, **fields}, ensure_ascii=False).encode() + b"\n"
+        event = {"v": VERSION, "seq": self._seq, "time": round(self._clock(), 3), "kind": kind, **fields}
+        line = json.dumps(event, ensure_ascii=False).encode() + b"\n"
         with reporting_os_errors(f"write to {self.path}"):
             if self._file.write(line) != len(line):  # as much as fitted
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        for follower in self.followers:
+            follower(event)
 
     def close(self) -> None:
         self._file.close()
@@ -74,15 +77,27 @@ def read(path: Path, kind: str = "") -> Iterator[dict[str, Any]]:
 
     A missing file has no events. An incomplete last line is passed over, and so is a damaged one.
     """
-    if not path.exists():
-        return
-    with open(path, "rb") as file:
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
-            event = _event(line)
-            if event and event["kind"].startswith(kind):
-                yield event
+    return (event for event in Reader(path).new() if event["kind"].startswith(kind))
+
+
+class Reader:
+    """Follows a file of events that another process writes: each call of `new` gives what has come since the last."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._read = path, 0  # bytes
+
+    def new(self) -> Iterator[dict[str, Any]]:
+        """The events that were not given yet, in order. A missing file has none; half a line waits for its end."""
+        if not self.path.exists():
+            return
+        with open(self.path, "rb") as file:
+            file.seek(self._read)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._read += len(line)
+                if event := _event(line):
+                    yield event
 
 
 def _event(line: bytes) -> dict[str, Any] | None:

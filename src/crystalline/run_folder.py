@@ -55,6 +55,8 @@ class RunFolder:
         self.checkpoints = self.root / "checkpoints"
         self.evaluation = self.root / "evaluation"
         self.chats = self.root / "chats"
+        self.tensorboard = self.root / "tensorboard"  # written on request
+        self.report = self.root / "report.html"
         self.commands = self.root / "commands"  # orders to the process that trains
 
     @classmethod

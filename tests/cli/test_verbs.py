@@ -16,12 +16,15 @@ from crystalline.errors import EXIT_OK
         ["plan", "RUN"],
         ["eval", "RUN"],
         ["hash", "RUN"],
+        ["status", "RUN"],
+        ["spheres", "RUN"],
+        ["spheres"],
         ["models", "RUN"],
         ["doctor"],
         ["generate", "RUN", "-p", "def", "-n", "3"],
         ["lattice", "token", " the", "--run", "RUN"],
     ],
-    ids=lambda words: words[0],
+    ids=" ".join,
 )
 def test_json_is_one_document_without_nan(run, cllm, words):
     code, out, err = cllm(*[run if word == "RUN" else word for word in words], "--json")

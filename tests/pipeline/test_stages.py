@@ -57,7 +57,24 @@ def test_everything_is_done_once_in_order(new_run, cllm):
     assert kinds[-1] == "training.finished"
     # Saved before it is measured, so that nothing in measuring can cost work.
     last = kinds[len(kinds) - kinds[::-1].index("training.step") :]
-    assert last == ["training.checkpoint", "training.evaluation", "training.sample", "training.finished"]
+    assert last[0] == "training.spheres"
+    assert last[1:] == ["training.checkpoint", "training.evaluation", "training.sample", "training.finished"]
+
+
+def test_what_training_starts_with_is_recorded_and_changes_no_weights(new_run, tiny_run, cllm, monkeypatch):
+    from crystalline.model.shape import Shape
+    from crystalline.run_folder import read_json
+    from crystalline.training import hardware
+
+    (started,) = read(tiny_run / "events.jsonl", "training.started")
+    assert 1e8 < started["peak_flops"] < 1e15
+    assert started["flops_per_token"] == Shape(**read_json(tiny_run / "recipe.json")["shape"]).flops_per_token
+    assert started["workers"] == min(12, started["machine"]["cores"])
+    assert started["machine"]["torch"]
+    monkeypatch.setattr(hardware, "matrix_peak", lambda dtype: 1.0)
+    assert cllm("run", new_run)[0] == EXIT_OK
+    assert cllm("hash", new_run) == cllm("hash", tiny_run)
+    assert cllm("hash", new_run, "--log") == cllm("hash", tiny_run, "--log")
 
 
 def test_a_second_run_says_done_and_touches_nothing(run, cllm):

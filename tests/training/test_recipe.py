@@ -138,7 +138,7 @@ def test_every_setting_that_changes_the_weights_is_fixed():
     free_sections = {"corpus", "checkpointing", "generation"}  # the first: see `Recipe.text`
     free = {
         "steps", "minutes", "epochs", "evaluate_every", "evaluate_tokens", "sample_every", "sample_prompt",
-        "workers",
+        "workers", "tensorboard",
     }  # fmt: skip
     assert set(Settings.model_fields) == free_sections | set(FIXED)
     assert set(Training.model_fields) == free | FIXED["training"]

@@ -39,6 +39,16 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_tensorboard(parser: argparse.ArgumentParser) -> None:
+    """--tensorboard, for the verbs that train."""
+    parser.add_argument(
+        "--tensorboard",
+        action="store_const",
+        const=True,
+        help="also write RUN/tensorboard, for the tensorboard program",
+    )
+
+
 def overrides(args: argparse.Namespace) -> dict[str, Any]:
     """The settings that the flags of `add_training` change."""
     from crystalline.settings import parse_assignment
@@ -50,6 +60,7 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
         "training.seed": args.seed,
         "model.size": args.size,
         "training.workers": args.workers,
+        "training.tensorboard": getattr(args, "tensorboard", None),  # `cllm plan` has no such flag
     }
     return {**values, **{name: value for name, value in flags.items() if value is not None}}
 
@@ -96,6 +107,16 @@ def order(args: argparse.Namespace, name: str, **arguments: Any) -> int:
     return EXIT_OK
 
 
+def write_file(path: str, text: str) -> None:
+    """Write what a verb has made to the file that the user named; whole, or not at all."""
+    from pathlib import Path
+
+    from crystalline.run_folder import reporting_os_errors, write_text
+
+    with reporting_os_errors(f"write {path}"):
+        write_text(Path(path).expanduser(), text)
+
+
 def plan_text(plan: Plan) -> str:
     """The plan as a person reads it."""
     recipe, shape, text = plan.recipe, plan.recipe.shape, plan.text
@@ -124,15 +145,15 @@ def plan_text(plan: Plan) -> str:
 
 
 class Progress:
-    """One line about the latest step: rewritten in a terminal, now and then in a log.
+    """One line about the latest step, now and then: for logs. (A terminal gets the live view of cli/panel.py.)
 
     Called after each step with the trainer and the step's facts.
     """
 
-    SECONDS_IN_LOG = 15.0
+    SECONDS = 15.0  # between two lines
 
     def __init__(self, quiet: bool) -> None:
-        self.quiet, self.live = quiet, sys.stderr.isatty()
+        self.quiet = quiet
         self._spoken = 0.0
         self._pace: float | None = None  # seconds a step takes, smoothed
 
@@ -141,8 +162,7 @@ class Progress:
         self._pace = pace if self._pace is None else 0.9 * self._pace + 0.1 * pace
         steps, step = trainer.recipe.steps, int(facts["step"])
         now = time.monotonic()
-        due = now - self._spoken >= (0.5 if self.live else self.SECONDS_IN_LOG)
-        if self.quiet or not (due or step in (1, steps)):
+        if self.quiet or not (now - self._spoken >= self.SECONDS or step in (1, steps)):
             return
         self._spoken = now
         line = (
@@ -150,5 +170,4 @@ class Progress:
             f"{count(trainer.recipe.tokens_per_step / self._pace)} tokens/s  "
             f"{duration((steps - step) * self._pace)} left"
         )
-        end = "\n" if not self.live or step == steps else ""
-        print(f"{chr(13) + chr(27) + '[K' if self.live else ''}{line}", end=end, file=sys.stderr, flush=True)
+        print(line, file=sys.stderr, flush=True)

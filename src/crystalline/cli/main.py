@@ -41,6 +41,8 @@ VERBS = {
     "hash": "print the SHA-256 of a model's weights",
     "lattice": "prime codes, factors and families of tokens",
     "status": "how far a run is, and what its workers do",
+    "spheres": "draw the tree of workers and positions",
+    "report": "make a page with the curves, settings and samples of a run",
     "pause": "hold a run that is training; its workers stay",
     "resume": "let a paused run go on",
     "stop": "save a run that is training and end it",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import nullcontext
 
-from crystalline.cli import common
+from crystalline.cli import common, terminal
 from crystalline.errors import EXIT_OK
 
 EXAMPLES = """example:
   cllm run my-model                  plan it, then train
   cllm run my-model --minutes 10     train for ten minutes
+  cllm run my-model --tensorboard    also write my-model/tensorboard
   cllm run my-model                  again: continues, or says that it is done
   torchrun --nproc-per-node 2 --no-python cllm run my-model     on several processes or machines"""
 
@@ -18,15 +20,18 @@ EXAMPLES = """example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_run(parser)
     common.add_training(parser)
+    common.add_tensorboard(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    from crystalline.cli import panel
     from crystalline.pipeline import runner
     from crystalline.training.loop import Trainer
     from crystalline.training.plan import Plan
 
     steps_done = 0
-    progress = common.Progress(args.quiet)
+    live = terminal.is_live(sys.stderr) and not args.quiet
+    progress = common.Progress(quiet=args.quiet or live)
 
     def on_step(trainer: Trainer, facts: dict[str, float]) -> None:
         nonlocal steps_done
@@ -37,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
         if not args.quiet:
             print(common.plan_text(plan), file=sys.stderr, flush=True)
 
-    trainer = runner.run(args.run, common.overrides(args), on_plan, on_step)
+    with panel.shown(args.run, sys.stderr) if live else nullcontext() as on_event:
+        trainer = runner.run(args.run, common.overrides(args), on_plan, on_step, on_event or (lambda _: None))
     if trainer.leads and not args.quiet:
         state = "trained" if steps_done else "done already: trained"
         print(f"{args.run} is {state} to step {trainer.step:,}")

@@ -12,13 +12,14 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from crystalline import __version__
 from crystalline.corpus import shards
 from crystalline.corpus.stage import build as build_corpus
 from crystalline.corpus.stage import iterate, source_fingerprint
@@ -26,6 +27,7 @@ from crystalline.errors import EXIT_DAMAGED, EXIT_USAGE, UserError
 from crystalline.evaluation.held_out import held_out_score
 from crystalline.events import EventLog
 from crystalline.model import store
+from crystalline.pipeline import tensorboard
 from crystalline.run_folder import RunFolder, damage, new_folder, read_json, reporting_os_errors, seal, write_json
 from crystalline.settings import Settings, load, to_toml
 from crystalline.tokens.codes import FILE as CODES_FILE
@@ -33,7 +35,7 @@ from crystalline.tokens.codes import TokenCodes
 from crystalline.tokens.stream import TokenStream
 from crystalline.tokens.tokenizer import FILE as TOKENIZER_FILE
 from crystalline.tokens.tokenizer import Tokenizer, choose_vocabulary_size
-from crystalline.training import link
+from crystalline.training import hardware, link, process
 from crystalline.training.cluster import meeting
 from crystalline.training.link import Ranks
 from crystalline.training.loop import Trainer
@@ -221,20 +223,25 @@ def run(
     overrides: dict[str, Any] | None = None,
     on_plan: Callable[[Plan], None] = lambda _: None,
     on_step: Callable[[Trainer, dict[str, float]], None] = lambda *_: None,
+    on_event: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> Trainer:
     """Do whatever is missing, from text to trained model; returns the finished trainer.
 
-    on_plan is called before training starts for the first time, on_step after each step. Under torchrun all ranks do
-    this together, and everything is in the run folder of rank 0.
+    on_plan is called before training starts for the first time, on_step after each step, on_event with everything
+    that is written to the run's events. Under torchrun all ranks do this together, and everything is in the run
+    folder of rank 0.
     """
     folder = RunFolder.open(root)
     settings = settings_of(folder, overrides)
+    if settings.training.tensorboard:
+        tensorboard.check()
     ranks = link.ranks()
     if ranks is not None:
         link.settle_in(ranks)
         if not ranks.leads:
             return _follow(folder, settings, ranks)
     with folder.lock(), EventLog(folder.events) as events, meeting(folder, ranks) as others:
+        events.followers.append(on_event)
         text = prepare(folder, settings, events)
         recipe = _recipe(folder, settings, text, on_plan, events)
         trainer = Trainer(folder, recipe, ranks)
@@ -243,10 +250,11 @@ def run(
             others.agree(recipe, trainer.step)
             others.ready()
         if trainer.step < recipe.steps:
-            events.write("training.started", step=trainer.step, steps=recipe.steps)
-            log.info("training from step %d to %d", trainer.step, recipe.steps)
-            trainer.train(events, lambda facts: on_step(trainer, facts), settings.training.workers)
-            events.write("training.finished", step=trainer.step)
+            with _tensorboard(folder, settings, events):
+                events.write("training.started", step=trainer.step, steps=recipe.steps, **_means(recipe, settings))
+                log.info("training from step %d to %d", trainer.step, recipe.steps)
+                trainer.train(events, lambda facts: on_step(trainer, facts), settings.training.workers)
+                events.write("training.finished", step=trainer.step)
     return trainer
 
 
@@ -266,6 +274,33 @@ def _follow(folder: RunFolder, settings: Settings, ranks: Ranks) -> Trainer:
     return trainer
 
 
+def _means(recipe: Recipe, settings: Settings) -> dict[str, Any]:
+    """What training starts with: this machine, how many workers, and what they could do at most.
+
+    peak_flops: operations a second of one worker; flops_per_token: what the model needs for a token (for the share of
+    the peak that is used).
+    """
+    t = settings.training
+    return {
+        "workers": max(1, min(t.workers if isinstance(t.workers, int) else process.cores(), t.positions)),
+        "peak_flops": hardware.matrix_peak(recipe.dtype),
+        "flops_per_token": recipe.shape.flops_per_token,
+        "machine": {**machine(), **hardware.describe()},
+        "crystalline": __version__,
+    }
+
+
+@contextmanager
+def _tensorboard(run: RunFolder, settings: Settings, events: EventLog) -> Iterator[None]:
+    """Inside this block TensorBoard is told of every event, if that is wanted."""
+    if not settings.training.tensorboard:
+        yield
+        return
+    with closing(tensorboard.Follower(run)) as follower:
+        events.followers.append(follower.take)
+        yield
+
+
 train = run  # `cllm train` is the same work with more flags; earlier stages are prerequisites
 
 
@@ -276,7 +311,7 @@ def _recipe(
 
     Before the first checkpoint other settings simply make another recipe; after it they are an error.
     """
-    asked = settings.model_dump(include=set(FIXED), exclude={"training": {"workers"}})
+    asked = settings.model_dump(include=set(FIXED), exclude={"training": {"workers", "tensorboard"}})
     if run.recipe.exists():
         saved = read_json(run.recipe)
         newest = store.newest_whole(run)

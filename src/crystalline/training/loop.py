@@ -28,7 +28,7 @@ from crystalline.settings import Generation
 from crystalline.tokens.codes import TokenCodes
 from crystalline.tokens.stream import TokenStream
 from crystalline.tokens.tokenizer import Tokenizer
-from crystalline.training import checkpoint, commands, process
+from crystalline.training import checkpoint, commands, hardware, process
 from crystalline.training.batches import Batches
 from crystalline.training.cluster import Cluster
 from crystalline.training.interrupt import StopRequest
@@ -105,9 +105,10 @@ class Trainer:
         def report(kind: str, **facts: Any) -> None:
             """Told by the log; the events are rank 0's."""
 
+        wanted = "auto" if workers is None else workers
         with (
             StopRequest(patient=True) as stop,
-            closing(self._cluster(workers, lambda: stop.asked, report)) as cluster,
+            closing(self._cluster(wanted, lambda: stop.asked, report)) as cluster,
         ):
             cluster.follow()
 
@@ -177,13 +178,14 @@ class Trainer:
                 on_step(facts)
                 self._stop_if_hopeless()
 
-                if began - spoken_at >= SPHERES_EVERY:
-                    shares = team.shares()
-                    events.write("training.spheres", step=self.step, spheres=team.spheres(), shares=shares)
+                last = self.step == recipe.steps
+                if last or began - spoken_at >= SPHERES_EVERY:
+                    memory, shares = hardware.resident_memory(), team.shares()
+                    told = {"spheres": team.spheres(), "shares": shares, "memory": memory}
+                    events.write("training.spheres", step=self.step, **told)
                     spoken_at = began
 
                 # Once in a while: save first, so that nothing below can cost work; then measure, then show.
-                last = self.step == recipe.steps
                 if last or self._save_due(saved_at):
                     self.save(events)
                     saved_at, saved_step = time.monotonic(), self.step

@@ -66,7 +66,7 @@ class SphereRecord:
             self.summing += answer.summing
         else:
             self.update += answer.busy
-            self.reducing += answer.busy if order == "reduce" else 0.0
+            self.reducing += answer.busy if order in ("total", "reduce") else 0.0
 
     def computed(self, place: int, result: PositionResult, targets: int, fair: int) -> None:
         """Count a position. fair: its even share of a step."""
@@ -97,7 +97,7 @@ class SphereRecord:
         self.waited += waited
         if order == "compute":
             self.busy += seconds
-        elif order in ("reduce", "update"):
+        elif order in ("total", "reduce", "update"):
             self.update += seconds
         else:
             self.waited += seconds
