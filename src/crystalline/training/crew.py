@@ -22,7 +22,7 @@ from crystalline.training.workspace import Workspace
 log = logging.getLogger("crystalline.training")
 POLL_SECONDS = 0.2  # how long an answer is waited for at once
 END_SECONDS = 2.0  # that a process gets to leave or to be killed
-STATES = {"compute": "computing", "reduce": "updating", "update": "updating"}
+STATES = {"compute": "computing", "total": "updating", "reduce": "updating", "update": "updating"}
 
 
 @dataclass(frozen=True)

@@ -174,8 +174,8 @@ class Workers:
         self.memory_kills = load.memory_kills()
         self.others = OtherLoad()
         costs = [unit.cost for _, unit in workspace.units]
-        sizes = [float(unit.end - unit.start) for _, unit in workspace.units]
-        self.divisions = {"total": Division(sizes), "reduce": Division(sizes), "update": Division(costs)}
+        self.sizes = [float(unit.end - unit.start) for _, unit in workspace.units]
+        self.divisions = {"reduce": Division(self.sizes), "update": Division(costs)}  # and "total" in a cluster
         self.shares_told: dict[str, float] = dict.fromkeys(PARTS, 0.0)
         try:
             if not self.crew.fill(self._count(wanted)):
@@ -254,7 +254,8 @@ class Workers:
     ) -> None:
         """Have all units reduced or updated, each worker its part, and note how long each took."""
         ready = [worker.number for worker in self.team if worker.ready] or [worker.number for worker in self.team]
-        division, deaths, as_divided = self.divisions[order], self.deaths, True
+        division = self.divisions.setdefault(order, Division(self.sizes))
+        deaths, as_divided = self.deaths, True
 
         def done(worker: Worker, task: Task, result: Any) -> None:
             nonlocal as_divided
