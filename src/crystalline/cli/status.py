@@ -49,4 +49,12 @@ def _measured(found: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("speed", f"{output.count(found['tokens_per_second'])} tokens/s"))
     if found["seconds_left"] is not None:
         lines.append(("time left", output.duration(found["seconds_left"])))
+    if found["best"] is not None:
+        lines.append(
+            ("best", f"{found['best']['bits_per_byte']:.4f} bits per byte at step {found['best']['step']:,}")
+        )
+    if found["ended_early"]:
+        lines.append(("ended early", "the evaluations got no better"))
+    if found["drops"]:
+        lines.append(("dropped", f"{found['drops']:,} steps, {found['rollbacks']:,} times back to a checkpoint"))
     return lines

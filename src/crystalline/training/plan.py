@@ -20,7 +20,7 @@ from crystalline.settings import Settings
 from crystalline.training import optimizers, position, process
 from crystalline.training.exact_sum import ExactSum, combine, norm
 from crystalline.training.parameters import FlatParameters
-from crystalline.training.recipe import Recipe, precision, settle
+from crystalline.training.recipe import Recipe, precision, settle, steps_for
 
 DEFAULT_MINUTES = 5.0
 DEFAULT_EPOCHS = 10.0  # most passes over a small text when the user set no length
@@ -81,16 +81,27 @@ def make_plan(settings: Settings, text: TextFacts) -> Plan:
     steps, micro_batch = _length(settings, shape, text, micro_batch, timing)
     wanted = settings.model_copy(deep=True)
     wanted.training.micro_batch = micro_batch
-    recipe = settle(wanted, size, text.vocabulary, text.factors, dict(text.identity), steps)
     step_seconds = _step_seconds(settings, micro_batch, timing)
+    recipe = settle(wanted, size, text.vocabulary, text.factors, dict(text.identity), steps, step_seconds)
     return Plan(
         recipe,
         text,
         step_seconds,
         memory(recipe, 0 if t.workers == 0 else _busy_workers(settings)),
-        disk=(settings.checkpointing.keep + 1) * shape.parameters * (4 + 4 * _states(settings)),
+        disk=_most_checkpoints(recipe) * _checkpoint_bytes(recipe),
         bits_per_byte=expected_bits_per_byte(shape, steps * recipe.tokens_per_step, text),
     )
+
+
+def _most_checkpoints(recipe: Recipe) -> int:
+    """Checkpoints on disk at most, the one that is being written included."""
+    c = recipe.settings.checkpointing
+    best = 2 if recipe.best_counts else 0  # and the best before the last rollback point
+    return c.keep + 1 + best + (recipe.steps // c.keep_every if c.keep_every else 0)
+
+
+def _checkpoint_bytes(recipe: Recipe) -> int:
+    return recipe.shape.parameters * (4 + 4 * _states(recipe.settings))
 
 
 def _busy_workers(settings: Settings) -> int:
@@ -200,15 +211,14 @@ def _size_for(seconds: float, settings: Settings, text: TextFacts) -> tuple[str,
 
 
 def _length(settings: Settings, shape: Shape, text: TextFacts, micro_batch: int, timing: Timing) -> tuple[int, int]:
-    """(steps, sequences in a position) from steps, epochs or time, whichever was set."""
+    """(steps, sequences in a position) from steps, tokens, epochs or time, whichever was set."""
     t = settings.training
     per_sequence = t.positions * t.accumulation * shape.context  # tokens in a step for each sequence
 
     def steps_with(sequences: int) -> int:
-        if t.steps is not None:
-            return t.steps
-        if t.epochs is not None:
-            return max(1, round(t.epochs * text.tokens / (per_sequence * sequences)))
+        asked = steps_for(t, per_sequence * sequences, text.tokens)
+        if asked is not None:
+            return asked
         seconds = (t.minutes or DEFAULT_MINUTES) * 60 / OVERHEAD
         steps = int(seconds / _step_seconds(settings, sequences, timing))
         if t.minutes is None:

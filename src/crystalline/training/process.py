@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import signal
 
 import torch
 
@@ -28,3 +29,28 @@ def prepare() -> None:
 def cores() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def become_child(parent: int, keep: int) -> None:
+    """Make a forked process independent of what it inherited, and dependent on its parent's life.
+
+    parent: the process that forked. keep: the one descriptor, besides the standard ones, that is needed here. The others
+    lead nowhere from now on: while another process held them, nobody would see the end of a pipe. They stay taken, so
+    that whoever closes them later closes nothing else.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    die_with_parent()
+    if os.getppid() != parent:
+        os._exit(0)  # it was gone before it could be said
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for name in os.listdir("/dev/fd"):
+        if int(name) > 2 and int(name) != keep:
+            os.dup2(nowhere, int(name))
+    prepare()
+
+
+def die_with_parent() -> None:
+    """Linux: be killed when the parent is, in the middle of anything. Elsewhere the end of a pipe must do."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
