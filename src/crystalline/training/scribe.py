@@ -141,7 +141,7 @@ class Scribe:
         """Let a checkpoint that is being written become whole, and leave the rest; reports of both."""
         found: list[Report] = []
         with contextlib.suppress(UserError):  # training ends with an error of its own
-            while "checkpoint" in self.left:
+            while self.busy and "checkpoint" in self.left:
                 found += self.reports(1.0)
         return found + self.give_up()
 
