@@ -66,7 +66,8 @@ def test_minutes_are_kept(planned, minutes):
 
 def test_what_was_set_comes_first(planned):
     """Steps before passes before minutes."""
-    assert planned(steps=3, epochs=2.0, minutes=9.0).recipe.steps == 3
+    assert planned(steps=3, tokens=9, epochs=2.0, minutes=9.0).recipe.steps == 3
+    assert planned(tokens=2_000_000, epochs=7.0, minutes=9.0).tokens == pytest.approx(2_000_000, rel=0.01)
     assert planned(epochs=2.0, minutes=9.0).recipe.steps == planned(epochs=2.0).recipe.steps
 
 
