@@ -88,10 +88,12 @@ class Guard:
             "gradient norm", norm, self.norms, NORM_FLOOR, NORM_FLOOR_SHARE
         )
 
-    def set_anchor(self, step: int) -> None:
-        """A checkpoint of `step` is being made to which a rollback may go. Not while steps are dropped: it is too late."""
-        if self.in_a_row == 0:
-            self.anchor, self.before_anchor = step, self.anchor
+    def set_anchor(self, step: int) -> bool:
+        """Let rollbacks go to `step`, whose checkpoint is being made; False when they may not: steps are being dropped."""
+        if self.in_a_row or step == self.anchor:
+            return False
+        self.anchor, self.before_anchor = step, self.anchor
+        return True
 
     @property
     def hopeless(self) -> bool:

@@ -230,8 +230,7 @@ class Trainer:
             return
         self._wait_for_the_scribe(stop, events)
         if "checkpoint" in parts:
-            if self._at(self.recipe.settings.checkpointing.rollback_every) and self.guard.anchor != self.step:
-                self.guard.set_anchor(self.step)
+            if self._at(self.recipe.settings.checkpointing.rollback_every) and self.guard.set_anchor(self.step):
                 self.evaluations.best_at_anchor = self.evaluations.best_step
             self.saved_step, self.saved_at = self.step, time.monotonic()
         needed = {"checkpoint"}
@@ -389,6 +388,8 @@ class Trainer:
         events.write(
             "training.rollback", step=fell, to=self.step, skipped=self.guard.skipped, rollbacks=self.guard.rollbacks
         )
+        if self.recipe.best_counts:
+            checkpoint.mark_best(self.run, self.evaluations.best_step)
         if not problem:
             # Saved again with what the guard knows now; the checkpoints of the steps that are given up leave with that.
             self._hand_over({"checkpoint"} | self._evaluation_to_repeat(), stop, events)

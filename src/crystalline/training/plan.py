@@ -166,7 +166,8 @@ def memory(recipe: Recipe, workers: int) -> float:
     """Resident bytes of all processes of a run at the peak, what they share counted once.
 
     Shared: weights, gradient, optimizer state. Each worker's own: its exact sum (int64), its gradient, in bf16 also
-    the copies of weights and gradients; what the backward pass keeps of every block; the table and the logits.
+    the copies of weights and gradients; what the backward pass keeps of every block; the table and the logits. And
+    what the scribe works on and with.
     """
     shape, t = recipe.shape, recipe.settings.training
     assert t.micro_batch is not None
@@ -185,8 +186,11 @@ def memory(recipe: Recipe, workers: int) -> float:
         logits = (item + 12) * shape.vocabulary
     tokens = t.micro_batch * shape.context
     table = shape.vocabulary * shape.width * (4 + item + 4)
+    # The scribe works on a copy of weights and state. It only looks forward: the logits, and in bf16 copies of weights.
+    scribe = tokens * (block + logits) + table + (2 * shape.parameters if bf16 else 0) + WORKER_MEMORY
+    copy = shape.parameters * (4 + 4 * _states(recipe.settings))
     own = shape.parameters * (8 + 4 + (8 if bf16 else 0)) + tokens * (shape.layers * block + logits) + table
-    return BASE_MEMORY + shared + own * max(1, workers) + WORKER_MEMORY * workers
+    return BASE_MEMORY + shared + own * max(1, workers) + WORKER_MEMORY * workers + copy + scribe
 
 
 def _states(settings: Settings) -> int:
