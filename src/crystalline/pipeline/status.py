@@ -17,8 +17,8 @@ RECENT = 20  # steps whose median time is the speed
 
 def status(root: str | Path) -> dict[str, Any]:
     """state ("new", "preparing", "training", "paused", "stopped" or "done"), step, steps, loss, bits_per_byte,
-    tokens_per_second, seconds_left, spheres, best ({"step", "bits_per_byte"} of the best evaluation, if the best is kept),
-    ended_early, drops, rollbacks. What is not known is None."""
+    tokens_per_second, seconds_left, spheres, best ({"step", "bits_per_byte"}, where evaluations decide), ended_early,
+    drops, rollbacks. What is not known is None."""
     run = RunFolder.open(root)
     recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
     spheres: list[dict[str, float]] = []
@@ -79,8 +79,8 @@ def status(root: str | Path) -> dict[str, Any]:
 def log_hash(root: str | Path, steps: int) -> str:
     """SHA-256 of what the first `steps` steps have measured: loss, gradient norm, rate, tokens.
 
-    A step that was done again after a kill counts once; that it gives the same numbers is what the hash shows. Steps that
-    were given up by going back to a checkpoint do not count.
+    A step that was done again after a kill counts once; that it gives the same numbers is what the hash shows. Steps
+    that were given up by going back to a checkpoint do not count.
     """
     run = RunFolder.open(root)
     names = ("loss", "gradient_norm", "rate", "tokens")

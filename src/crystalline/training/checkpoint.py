@@ -9,8 +9,8 @@
         SHA256SUMS
 
 A checkpoint has its final name only when it is complete and on the disk. Loading checks every byte; a damaged
-checkpoint is named and passed over for the one before it. `checkpoints/best` leads to the one with the best evaluation
-when that is wanted.
+checkpoint is named and passed over for the one before it. `checkpoints/best` leads to the one with the best
+evaluation when that is wanted.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ STATE = "state.json"
 class Retention:
     """Which checkpoints stay on disk.
 
-    newest: how many of the newest. anchors: steps that a rollback needs, the most needed first; they are counted among
-    the newest, before all but the very newest.
+    newest: how many of the newest. anchors: steps that a rollback needs, the most needed first; they are counted
+    among the newest, before all but the very newest.
     every: those of its multiples stay for good, if set. best: those of these steps stay too.
     """
 

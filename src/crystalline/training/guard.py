@@ -41,8 +41,8 @@ class Guard:
     """What the guard remembers: the state of a run as far as it is not weights.
 
     losses, norms: of the last used steps. drops: steps dropped in all; in_a_row: without a used one in between; calm:
-    used steps since the last. rollbacks: that are not forgiven. skipped: how far the text is ahead of the steps. anchor:
-    the step that a rollback goes to; before_anchor: the one before it.
+    used steps since the last. rollbacks: that are not forgiven. skipped: how far the text is ahead of the steps.
+    anchor: the step that a rollback goes to; before_anchor: the one before it.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -89,7 +89,7 @@ class Guard:
         )
 
     def set_anchor(self, step: int) -> bool:
-        """Let rollbacks go to `step`, whose checkpoint is being made; False when they may not: steps are being dropped."""
+        """Let rollbacks go to `step`, whose checkpoint is being made. False, and they do not, while steps are dropped."""
         if self.in_a_row or step == self.anchor:
             return False
         self.anchor, self.before_anchor = step, self.anchor
@@ -111,7 +111,7 @@ class Guard:
 
 
 def _spike(name: str, value: float, before: Sequence[float], floor: float, share: float) -> Drop | None:
-    """A drop when `value` is far above those `before`. floor, share: least sigma, and least as a share of the mean."""
+    """A drop when `value` is far above those `before`. floor, share: the least sigma, by itself and of the mean."""
     mean = math.fsum(before) / len(before)
     sigma = math.sqrt(math.fsum((x - mean) ** 2 for x in before) / len(before))
     sigma = max(sigma, floor, share * mean)

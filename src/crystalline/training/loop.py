@@ -205,7 +205,7 @@ class Trainer:
         t, c = self.recipe.settings.training, self.recipe.settings.checkpointing
         evaluate = self._at(t.evaluate_every)
         if evaluate and t.patience:
-            # The result of the last evaluation is acted on now, however long it took: every run of a recipe ends alike.
+            # The result of the last evaluation is acted on now, however long it took: all runs of a recipe end alike.
             self._wait_for_the_scribe(stop, events)
             if self.evaluations.exhausted(t.patience) and self.step < self.recipe.steps:
                 self._end_early(events)
@@ -256,7 +256,7 @@ class Trainer:
         return Retention(c.keep, (self.guard.anchor, self.guard.before_anchor), c.keep_every, best)
 
     def _wait_for_the_scribe(self, stop: StopRequest, events: EventLog) -> None:
-        """Until nothing is under way. After a stop only what must not be lost is waited for, and the rest a moment."""
+        """Until nothing is under way. After a stop what may be lost is waited for only for a moment."""
         stopped_at = math.inf
         while self.scribe.busy:
             self._record(self.scribe.reports(PAUSE_SECONDS), events)
@@ -313,7 +313,8 @@ class Trainer:
         e, patience = self.evaluations, self.recipe.settings.training.patience
         e.ended, e.ended_after = self.recipe.steps, e.stale
         log.info(
-            "training ends at step %d of %d: %d evaluations in a row were not better than the %.4f bits per byte of step %d",
+            "training ends at step %d of %d: %d evaluations in a row were no better than the %.4f bits per byte of "
+            "step %d",
             self.step, self.recipe.steps, patience, e.best, e.best_step,
         )  # fmt: skip
         events.write(
@@ -363,10 +364,10 @@ class Trainer:
         if guard.hopeless:
             raise UserError(
                 f"training stopped at step {fell}",
-                f"{DROPS_IN_A_ROW} steps in a row had to be dropped, and going back to a checkpoint and leaving out the "
-                f"text of these steps has not helped {ROLLBACKS - 1} times",
-                "train again in a new run with a lower optimizer.learning_rate, or precision fp32; the checkpoints of "
-                "this one stay usable",
+                f"{DROPS_IN_A_ROW} steps in a row had to be dropped, and going back to a checkpoint and leaving out "
+                f"the text of these steps has not helped {ROLLBACKS - 1} times",
+                "train again in a new run with a lower optimizer.learning_rate, or precision fp32; the checkpoints "
+                "of this one stay usable",
             )
         self._wait_for_the_scribe(stop, events)
         folder = self.run.checkpoints / store.checkpoint_name(guard.anchor)
@@ -391,7 +392,7 @@ class Trainer:
         if self.recipe.best_counts:
             checkpoint.mark_best(self.run, self.evaluations.best_step)
         if not problem:
-            # Saved again with what the guard knows now; the checkpoints of the steps that are given up leave with that.
+            # Saved again with what the guard knows now; checkpoints of the steps that are given up leave with that.
             self._hand_over({"checkpoint"} | self._evaluation_to_repeat(), stop, events)
 
     def _evaluation_to_repeat(self) -> set[str]:

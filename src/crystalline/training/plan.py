@@ -25,7 +25,9 @@ from crystalline.training.recipe import Recipe, precision, settle, steps_for
 DEFAULT_MINUTES = 5.0
 DEFAULT_EPOCHS = 10.0  # most passes over a small text when the user set no length
 WANTED_STEPS = 400  # fewer, larger steps waste a short run: the micro-batch is made smaller instead
-OVERHEAD = 1.04  # evaluation, samples and checkpoints: 294.6 s for 283.5 s of steps in a quickstart
+# Evaluation, samples and checkpoints: 294.6 s for 283.5 s of steps in a quickstart, when they still held training up.
+# Beside training they take as much of the processor, but never more.
+OVERHEAD = 1.04
 SHARED_MACHINE = 1.08  # a position is slower while other cores compute too; steps then met the plan within 1 %
 WORKER_MEMORY = 15e6  # bytes of a worker process beyond what it shares with Node Zero
 BASE_MEMORY = 310e6  # bytes of a Python process with torch loaded and used once
@@ -186,7 +188,7 @@ def memory(recipe: Recipe, workers: int) -> float:
         logits = (item + 12) * shape.vocabulary
     tokens = t.micro_batch * shape.context
     table = shape.vocabulary * shape.width * (4 + item + 4)
-    # The scribe works on a copy of weights and state. It only looks forward: the logits, and in bf16 copies of weights.
+    # The scribe works on a copy of weights and state. It looks forward only: logits, and in bf16 copies of weights.
     scribe = tokens * (block + logits) + table + (2 * shape.parameters if bf16 else 0) + WORKER_MEMORY
     copy = shape.parameters * (4 + 4 * _states(recipe.settings))
     own = shape.parameters * (8 + 4 + (8 if bf16 else 0)) + tokens * (shape.layers * block + logits) + table

@@ -34,9 +34,9 @@ def cores() -> int:
 def become_child(parent: int, keep: int) -> None:
     """Make a forked process independent of what it inherited, and dependent on its parent's life.
 
-    parent: the process that forked. keep: the one descriptor, besides the standard ones, that is needed here. The others
-    lead nowhere from now on: while another process held them, nobody would see the end of a pipe. They stay taken, so
-    that whoever closes them later closes nothing else.
+    parent: the process that forked. keep: the one descriptor, besides the standard ones, that is needed here. The
+    others lead nowhere from now on: while another process held them, nobody would see the end of a pipe. They stay
+    taken, so that whoever closes them later closes nothing else.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -7,7 +7,6 @@ lock. When Node Zero is gone, its pipe ends, and so does the worker.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import resource
 import signal
@@ -82,7 +81,7 @@ def main(
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for other in others:
         other.close()
-    _die_with_parent()
+    process.die_with_parent()
     process.prepare()
     if core >= 0:
         with contextlib.suppress(OSError):
@@ -107,9 +106,3 @@ def main(
         except Exception as error:  # told to Node Zero, which decides; the worker stays usable
             answer = error
         seconds = time.monotonic() - began
-
-
-def _die_with_parent() -> None:
-    """Linux: be killed when Node Zero is, also in the middle of a position. Elsewhere the end of the pipe does it."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
