@@ -34,6 +34,9 @@ class UserError(Exception):
         super().__init__(f"{what}\n  why: {why}\n  fix: {fix}")
         self.what, self.why, self.fix, self.exit_code = what, why, fix, exit_code
 
+    def __reduce__(self) -> tuple[type[UserError], tuple[str, str, str, int]]:
+        return UserError, (self.what, self.why, self.fix, self.exit_code)  # so that a process can send it to another
+
 
 class Interrupted(Exception):
     """The user asked to stop (Ctrl-C or SIGTERM), and everything worth keeping is on disk."""

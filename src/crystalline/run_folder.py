@@ -166,7 +166,7 @@ def _temporary(path: Path) -> Path:
 def _remove_partial(folder: Path, name: str = "*") -> None:
     """Remove what `_temporary` named in `folder`, for the pattern `name`, and a kill left there."""
     for path in folder.glob(f".{name}.{'[0-9a-f]' * 8}.partial"):
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
@@ -224,6 +224,13 @@ def read_json(path: Path) -> Any:
             "restore it from a backup, or delete it and give the same command again",
             EXIT_DAMAGED,
         ) from error
+
+
+def replace_link(path: Path, target: str) -> None:
+    """Let the symbolic link `path` lead to `target`, at once."""
+    part = _temporary(path)
+    os.symlink(target, part)
+    os.replace(part, path)
 
 
 @contextmanager

@@ -87,6 +87,10 @@ class Training(Section):
         None, gt=0, description="time to spend, made into steps by a short probe when training starts"
     )
     epochs: AutoFloat = Field(None, gt=0, description="passes over the training text")
+    tokens: AutoInt = Field(None, ge=1, description="tokens to train on in all")
+    patience: int = Field(
+        0, ge=0, le=1000, description="end after so many evaluations in a row without a better one; 0: never"
+    )
     positions: Literal[12, 144] = Field(
         12, description="independent micro-batches of a step; their gradients are summed exactly"
     )
@@ -128,10 +132,16 @@ class Optimizer(Section):
 class Scheduler(Section):
     """How the learning rate moves over the run."""
 
-    name: Literal["linear", "cosine", "constant"] = Field("linear", description="shape of the cool-down")
+    name: Literal["linear", "cosine", "constant", "step"] = Field(
+        "linear", description="shape of the cool-down; step: falls by step_factor at each of step_at instead"
+    )
     warmup: float = Field(0.02, ge=0, le=0.9, description="share of the steps spent rising from 0")
     cooldown: float = Field(0.5, ge=0, le=1, description="share of the steps spent falling to the minimum rate")
     minimum: float = Field(0.0, ge=0, le=1, description="lowest rate, as a share of the peak")
+    step_at: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        [0.5, 0.75], description="for step: shares of the run, between 0 and 1, at which the rate falls"
+    )
+    step_factor: float = Field(0.1, gt=0, lt=1, description="for step: what the rate is multiplied by there")
 
 
 class Checkpointing(Section):
@@ -139,7 +149,14 @@ class Checkpointing(Section):
 
     every_minutes: float = Field(1.0, gt=0, description="time between checkpoints")
     every_steps: AutoInt = Field(None, ge=1, description="steps between checkpoints, if set")
-    keep: int = Field(3, ge=2, le=1000, description="how many checkpoints stay on disk")
+    keep: int = Field(3, ge=2, le=1000, description="how many of the newest checkpoints stay on disk")
+    keep_every: AutoInt = Field(None, ge=1, description="save each so many steps, and keep these for good")
+    keep_best: bool = Field(
+        False, description="save whenever evaluated, and keep the best as checkpoints/best; always with patience"
+    )
+    rollback_every: AutoInt = Field(
+        None, ge=1, description="steps between those a rollback may go to; auto: as every_steps or every_minutes"
+    )
 
 
 class Generation(Section):

@@ -13,19 +13,21 @@ from crystalline.run_folder import damage
 
 
 class DieAt:
-    """Kills the process at its n-th call of a function of `os`: just before data or a name reaches the disk."""
+    """Kills the command at the n-th call of a function of `os`, in it or in the scribe: just before data or a name
+    reaches the disk."""
 
     def __init__(self, name, number):
         self.name, self.number = name, number
 
     def __call__(self):
-        real, calls = getattr(os, self.name), 0
+        real, calls, command = getattr(os, self.name), 0, os.getpid()
 
         def count(*arguments):
             nonlocal calls
             calls += 1
             if calls == self.number:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(command, signal.SIGKILL)
+                signal.pause() if os.getpid() != command else None  # until it dies with the command
             return real(*arguments)
 
         setattr(os, self.name, count)

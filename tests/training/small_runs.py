@@ -7,6 +7,7 @@ from crystalline import events
 from crystalline.events import EventLog
 from crystalline.pipeline import runner
 from crystalline.run_folder import RunFolder
+from crystalline.training import position
 from crystalline.training.loop import Trainer
 from crystalline.training.recipe import Recipe, settle
 
@@ -89,7 +90,11 @@ def train(run, on_step=lambda facts: None, **changes) -> Trainer:
 def steps_of(run):
     """Step number -> the event of that step; each time a step was done it must have said the same."""
     found = {}
-    for event in events.read(run.events, "training.step"):
+    for event in events.read(run.events, "training."):
+        if event["kind"] == "training.rollback":
+            found = {step: facts for step, facts in found.items() if step <= event["to"]}
+        if event["kind"] != "training.step":
+            continue
         facts = {k: event[k] for k in ("loss", "gradient_norm", "rate", "tokens")}
         assert found.setdefault(event["step"], facts) == facts, "done again, the step gave something else"
     return found
@@ -116,3 +121,30 @@ def stopping_at(step):
     except Killed:
         return
     raise AssertionError(f"training ended without doing step {step}")
+
+
+class Poison:
+    """Spoils one position of chosen batches: its loss, or its gradient; in workers too, which are forked later.
+
+    made: the trainer. batches: which, counted from 0; a batch is tried in one step only. place: which of the twelve.
+    """
+
+    def __init__(self, made, monkeypatch, batches, loss=None, gradient=None, place=7):
+        self.active = False
+        compute, real = position.compute, made.model.loss
+
+        def spoiled(model, text, batch, number, targets):
+            self.active = batch in batches and number == place
+            try:
+                return compute(model, text, batch, number, targets)
+            finally:
+                self.active = False
+
+        def spoiled_loss(tokens, targets):
+            value = real(tokens, targets)
+            return loss(value) if loss and self.active else value
+
+        monkeypatch.setattr(position, "compute", spoiled)
+        monkeypatch.setattr(made.model, "loss", spoiled_loss)
+        if gradient:
+            made.parameters.parameters[-1].register_hook(lambda g: gradient(g.clone()) if self.active else None)

@@ -15,6 +15,7 @@ from crystalline.errors import EXIT_DAMAGED, EXIT_SYSTEM, UserError
 from crystalline.model import store
 from crystalline.run_folder import SEAL, RunFolder, damage
 from crystalline.training import checkpoint
+from crystalline.training.checkpoint import Retention, prune
 
 FILES = [
     "SHA256SUMS", "codes.json", "model.safetensors", "optimizer.safetensors", "recipe.json", "state.json",
@@ -142,7 +143,9 @@ def test_what_is_restored_equals_what_was_saved(new_run, optimizer):
         for name, tensor in mine.state.items():
             assert tensor.any(), "there was something to restore"
             assert torch.equal(tensor, theirs.state[name])
-    assert state == {"step": 2, "tokens": saved.tokens_seen, "drops": 0}
+    assert state["step"] == 2
+    assert (state["tokens"], state["updates"]) == (saved.tokens_seen, 2)
+    assert (state["guard"], state["evaluations"]) == (saved.guard.to_json(), saved.evaluations.to_json())
 
 
 def test_a_checkpoint_can_be_used_without_its_run(run, tmp_path):
@@ -154,10 +157,10 @@ def test_a_checkpoint_can_be_used_without_its_run(run, tmp_path):
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
-def save(made, step):
+def save(made, step, keep=5):
     made.step = step
-    recipe, state = made.recipe.to_json(), {"tokens": 0, "drops": 0}
-    return checkpoint.save(made.run, step, made.parameters, made.optimizers, recipe, state, keep=5)
+    recipe, state, retention = made.recipe.to_json(), {"tokens": 0}, Retention(keep)
+    return checkpoint.save(made.run, step, made.parameters, made.optimizers, recipe, state, retention)
 
 
 def test_a_half_checkpoint_never_has_its_final_name(run, monkeypatch):
@@ -252,7 +255,14 @@ def test_the_operating_system_refuses_to_write(run):
 
 def test_a_failed_save_ends_training_and_the_work_before_it_stays(new_run, monkeypatch):
     run = new_run("run")
-    monkeypatch.setattr(checkpoint, "save_file", fails_at(checkpoint.save_file, 4, FULL))  # two files a save
+    real = checkpoint.save_file
+
+    def full(tensors, path):
+        if "step-00000004" in str(path) and path.name == "optimizer.safetensors":
+            raise FULL
+        real(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(UserError) as caught:
         train(run, training__steps=6, checkpointing__every_steps=2)
     assert caught.value.exit_code == EXIT_SYSTEM
@@ -264,8 +274,7 @@ def test_a_failed_save_ends_training_and_the_work_before_it_stays(new_run, monke
 
 def test_keeping_the_last_ones(run):
     made = trainer(run)
-    recipe, state = made.recipe.to_json(), {"tokens": 0, "drops": 0}
-    checkpoint.save(run, 4, made.parameters, made.optimizers, recipe, state, keep=2)
+    save(made, 4, keep=2)
     assert checkpoint_names(run) == ["step-00000003", "step-00000004"]
 
 
@@ -276,3 +285,53 @@ def test_saving_a_step_again_replaces_it(run):
     save(made, 3)
     assert checkpoint_names(run) == ["step-00000001", "step-00000002", "step-00000003"]
     assert store.weights_hash(store.read_weights(store.newest_whole(run))) == made.parameters.hash()
+
+
+# --- what stays ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("retention", "staying"),
+    [
+        (Retention(3), {9, 8, 7}),
+        (Retention(2, anchors=(4, 2)), {9, 4}),
+        (Retention(3, anchors=(4, 2)), {9, 4, 2}),
+        (Retention(4, anchors=(9, 5)), {9, 8, 7, 5}),
+        (Retention(3, anchors=(0, 0)), {9, 8, 7}),
+        (Retention(2, every=4), {9, 8, 4}),
+        (Retention(2, best=frozenset({1, 77})), {9, 8, 1}),
+    ],
+)
+def test_which_checkpoints_stay(retention, staying):
+    assert retention.staying([9, 8, 7, 6, 5, 4, 3, 2, 1]) == staying
+    assert retention.staying([]) == set()
+
+
+def test_two_whole_ones_stay_even_when_those_that_should_are_damaged(run):
+    made = trainer(run)
+    for step in (4, 5):
+        save(made, step)
+    for step in (3, 4):
+        (run.checkpoints / f"step-0000000{step}" / "model.safetensors").write_bytes(b"")
+    prune(run, 5, Retention(3))
+    assert checkpoint_names(run) == [f"step-0000000{step}" for step in (2, 3, 4, 5)]
+    prune(run, 2, Retention(2))  # training went back to step 2: what is later is given up, but a spare one stays
+    assert checkpoint_names(run) == ["step-00000002", "step-00000005"]
+
+
+def test_what_is_on_disk_is_no_more_than_the_plan_says(run, monkeypatch):
+    """Proof 13: at most keep checkpoints and the one being written, with the default settings."""
+    one = sum(path.stat().st_size for path in store.newest_whole(run).iterdir())
+    real, largest = checkpoint.prune, []
+
+    def look(*arguments):
+        largest.append(sum(path.stat().st_size for path in run.checkpoints.rglob("*")))
+        real(*arguments)
+
+    monkeypatch.setattr(checkpoint, "prune", look)
+    made = trainer(run)
+    keep = made.recipe.settings.checkpointing.keep
+    for step in range(4, 12):
+        made.step = step
+        save(made, step, keep)
+    assert max(largest) <= (keep + 1) * one * 1.02

@@ -41,6 +41,7 @@ def losses_and_hash(folder):
     """(losses of 100 steps, hash of the weights after them)."""
     run = prepared_run(folder)
     made = train(run, training__steps=STEPS, training__accumulation=2)
+    assert made.guard.drops == 0, "a normal run loses no step"
     return [facts["loss"] for facts in steps_of(run).values()], made.parameters.hash()
 
 

@@ -1,8 +1,10 @@
 """The plan: lengths made into steps, and figures for memory and time that a real run confirms."""
 
+import contextlib
 import multiprocessing
 import os
 import shutil
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -66,7 +68,8 @@ def test_minutes_are_kept(planned, minutes):
 
 def test_what_was_set_comes_first(planned):
     """Steps before passes before minutes."""
-    assert planned(steps=3, epochs=2.0, minutes=9.0).recipe.steps == 3
+    assert planned(steps=3, tokens=9, epochs=2.0, minutes=9.0).recipe.steps == 3
+    assert planned(tokens=2_000_000, epochs=7.0, minutes=9.0).tokens == pytest.approx(2_000_000, rel=0.01)
     assert planned(epochs=2.0, minutes=9.0).recipe.steps == planned(epochs=2.0).recipe.steps
 
 
@@ -147,17 +150,39 @@ def bytes_of(process, name, file="status"):
 
 def peak_of_team():
     """The peaks of this process and its children, what they share counted once (Pss does so)."""
-    processes = [os.getpid()] + [child.pid for child in multiprocessing.active_children()]
-    return sum(bytes_of(p, "Pss:", "smaps_rollup") + bytes_of(p, "VmHWM") - bytes_of(p, "VmRSS") for p in processes)
+    children = (path.read_text().split() for path in Path("/proc/self/task").glob("*/children"))
+    total = 0
+    for p in (os.getpid(), *(int(child) for pids in children for child in pids)):
+        with contextlib.suppress(OSError, StopIteration):  # the scribe comes and goes
+            total += bytes_of(p, "Pss:", "smaps_rollup") + bytes_of(p, "VmHWM") - bytes_of(p, "VmRSS")
+    return total
+
+
+@contextlib.contextmanager
+def watching(peaks):
+    """Look at the memory of all processes again and again."""
+    done = threading.Event()
+
+    def look():
+        while not done.wait(0.01):
+            peaks.append(peak_of_team())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def measured(root, changes):
     """(peak bytes, planned bytes, seconds of a step, planned seconds) of a run. In a process of its own."""
     run = RunFolder(root)
     peaks = []
-    made = train(run, lambda facts: peaks.append(peak_of_team()), **changes)
-    # Before the plan's probe, which takes memory too.
-    peak = max(*peaks, bytes_of(os.getpid(), "VmHWM"))
+    with watching(peaks):  # and not later: the plan's probe takes memory too
+        made = train(run, **changes)
+    peak = max(peaks)
     seconds = [event["seconds"] for event in events.read(run.events, "training.step")]
     settings = made.recipe.settings.model_copy(deep=True)
     text = TextFacts(1, 1, made.recipe.shape.vocabulary, made.recipe.shape.factors, {})
@@ -191,7 +216,8 @@ def in_own_process(function, *arguments):
 )
 def test_memory_and_time_are_as_planned(many_words, tmp_path, size, changes):
     root = shutil.copytree(many_words.root, tmp_path / "run")
-    asked = {"model__size": size, "training__steps": 2, "training__evaluate_tokens": 4096, **changes}
+    looking = {"training__evaluate_every": 1, "training__sample_every": 1, "checkpointing__every_steps": 1}
+    asked = {"model__size": size, "training__steps": 3, "training__evaluate_tokens": 4096, **looking, **changes}
     peak, memory, seconds, step_seconds = in_own_process(measured, root, asked)
     assert memory == pytest.approx(peak, rel=0.2)
     # Loose: other programs on the machine may take half of it at any time.

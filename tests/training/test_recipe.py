@@ -7,18 +7,20 @@ import torch
 
 from crystalline.errors import EXIT_USAGE, UserError
 from crystalline.model.shape import SIZES
-from crystalline.settings import Model, Optimizer, Settings, Training
+from crystalline.settings import Checkpointing, Model, Optimizer, Settings, Training
 from crystalline.training import recipe as module
-from crystalline.training.recipe import FIXED, Recipe, check_same, settle
+from crystalline.training.recipe import FIXED, Recipe, check_same, settle, steps_for
 
 TEXT = {"tokenizer": "abc", "tokens": 1000, "bytes": 4000}
 # What may be absent in a settled recipe: lengths that were made into steps, and wishes that stay open.
 STAY_OPEN = {
     ("training", "minutes"),
     ("training", "epochs"),
+    ("training", "tokens"),
     ("training", "sample_prompt"),
     ("training", "workers"),  # the weights do not depend on it
     ("checkpointing", "every_steps"),
+    ("checkpointing", "keep_every"),
     ("tokenizer", "vocabulary_size"),  # the text decides; shape.vocabulary has it
 }
 
@@ -135,13 +137,40 @@ def test_all_contradictions_are_listed():
 
 def test_every_setting_that_changes_the_weights_is_fixed():
     """Sections that only say when to look, save or speak are free; of the others all, or the free ones named here."""
-    free_sections = {"corpus", "checkpointing", "generation"}  # the first: see `Recipe.text`
+    free_sections = {"corpus", "generation"}  # the first: see `Recipe.text`
     free = {
-        "steps", "minutes", "epochs", "evaluate_every", "evaluate_tokens", "sample_every", "sample_prompt",
-        "workers", "tensorboard",
+        "steps", "tokens", "epochs", "minutes", "patience", "evaluate_every", "evaluate_tokens", "sample_every",
+        "sample_prompt", "workers", "tensorboard",
     }  # fmt: skip
     assert set(Settings.model_fields) == free_sections | set(FIXED)
     assert set(Training.model_fields) == free | FIXED["training"]
+    keeping = {"every_minutes", "every_steps", "keep", "keep_every", "keep_best"}
+    assert set(Checkpointing.model_fields) == keeping | FIXED["checkpointing"]
+
+
+def test_a_rollback_goes_back_a_number_of_steps_that_the_clock_has_no_part_in():
+    def steps_between(step_seconds, **checkpointing):
+        wanted = Settings(checkpointing=Checkpointing(**checkpointing))
+        recipe = settle(wanted, "1M", 1000, 20, dict(TEXT), 500, step_seconds)
+        return recipe.settings.checkpointing.rollback_every
+
+    assert steps_between(0.25) == 240, "a minute, as checkpoints by default"
+    assert steps_between(0.25, every_minutes=5.0) == 1200
+    assert steps_between(1000.0) == 1
+    assert steps_between(None) == 50
+    assert steps_between(0.25, every_steps=7) == 7
+    assert steps_between(0.25, every_steps=7, rollback_every=21) == 21
+
+
+def test_lengths_are_steps():
+    def steps(**training):
+        return steps_for(Training(**training), tokens_per_step=1000, text_tokens=50_000)
+
+    assert steps(steps=7, tokens=1, epochs=1.0) == 7
+    assert steps(tokens=12_400, epochs=1.0) == 12
+    assert steps(epochs=0.5) == 25
+    assert steps(tokens=1) == steps(epochs=1e-9) == 1
+    assert steps(minutes=3.0) is None
 
 
 # --- precision ----------------------------------------------------------------------------------------

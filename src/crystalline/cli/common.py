@@ -28,6 +28,8 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     """Flags that change settings."""
     parser.add_argument("--minutes", type=float, metavar="M", help="time to train")
     parser.add_argument("--steps", type=int, metavar="N", help="optimizer steps to train, in all")
+    parser.add_argument("--tokens", type=int, metavar="N", help="tokens to train on, in all")
+    parser.add_argument("--epochs", type=float, metavar="E", help="passes over the training text")
     parser.add_argument("--seed", type=int, metavar="S", help="the same seed gives the same model")
     parser.add_argument("--size", metavar="SIZE", help="1M, 2M, 4M ... 1B parameters; default: from the time")
     parser.add_argument(
@@ -57,6 +59,8 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
     flags = {
         "training.minutes": args.minutes,
         "training.steps": args.steps,
+        "training.tokens": args.tokens,
+        "training.epochs": args.epochs,
         "training.seed": args.seed,
         "model.size": args.size,
         "training.workers": args.workers,

@@ -46,6 +46,9 @@ def run(args: argparse.Namespace) -> int:
         trainer = runner.run(args.run, common.overrides(args), on_plan, on_step, on_event or (lambda _: None))
     if trainer.leads and not args.quiet:
         state = "trained" if steps_done else "done already: trained"
-        print(f"{args.run} is {state} to step {trainer.step:,}")
+        early = f" of {trainer.recipe.steps:,}, where it was ended early" if trainer.ended_early else ""
+        print(f"{args.run} is {state} to step {trainer.step:,}{early}")
+        if early and not steps_done:
+            print(f"to go on all the same: cllm run {args.run} --set training.patience=0, or with more --steps")
         print(f"next: cllm chat {args.run}")
     return EXIT_OK

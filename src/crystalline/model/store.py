@@ -22,6 +22,7 @@ from crystalline.tokens.codes import TokenCodes
 log = logging.getLogger("crystalline.model")
 WEIGHTS = "model.safetensors"
 RECIPE = "recipe.json"
+BEST = "best"  # a link to the checkpoint with the best evaluation
 _NAME = re.compile(r"step-\d{8,}")
 
 
@@ -68,6 +69,7 @@ def newest_whole(run: RunFolder) -> Path | None:
 def find(path: Path) -> Path:
     """The folder with the model that `path` (a run folder or a checkpoint folder) means, checked."""
     if (path / WEIGHTS).exists():
+        path = path.resolve() if path.is_symlink() else path  # checkpoints/best
         reason = damage(path)
         if reason:
             raise UserError(f"could not load the model in {path}", reason, "use another checkpoint", EXIT_DAMAGED)

@@ -40,7 +40,7 @@ from crystalline.training.cluster import meeting
 from crystalline.training.link import Ranks
 from crystalline.training.loop import Trainer
 from crystalline.training.plan import Plan, TextFacts, make_plan
-from crystalline.training.recipe import FIXED, Recipe, check_same, machine, with_free_settings
+from crystalline.training.recipe import FIXED, Recipe, check_same, machine, steps_for, with_free_settings
 
 log = logging.getLogger("crystalline")
 STAGES_VERSION = 1  # raised when a stage's result changes for the same inputs
@@ -249,7 +249,7 @@ def run(
         if others is not None:
             others.agree(recipe, trainer.step)
             others.ready()
-        if trainer.step < recipe.steps:
+        if not trainer.done:
             with _tensorboard(folder, settings, events):
                 events.write("training.started", step=trainer.step, steps=recipe.steps, **_means(recipe, settings))
                 log.info("training from step %d to %d", trainer.step, recipe.steps)
@@ -311,7 +311,8 @@ def _recipe(
 
     Before the first checkpoint other settings simply make another recipe; after it they are an error.
     """
-    asked = settings.model_dump(include=set(FIXED), exclude={"training": {"workers", "tensorboard"}})
+    sections: dict[str, Any] = dict.fromkeys(FIXED, True) | {"checkpointing": FIXED["checkpointing"]}
+    asked = settings.model_dump(include=sections, exclude={"training": {"workers", "tensorboard"}})
     if run.recipe.exists():
         saved = read_json(run.recipe)
         newest = store.newest_whole(run)
@@ -327,7 +328,7 @@ def _recipe(
     on_plan(made)
     events.write("training.planned", recipe=made.recipe.to_json(), seconds=made.seconds, memory=made.memory)
     with reporting_os_errors(f"write to {run.root}"):
-        in_file = load(run.settings, {}).training.steps
+        in_file = _steps_asked_for(load(run.settings, {}), made.recipe)
         write_json(run.recipe, made.recipe.to_json() | {"asked": asked, "steps_in_file": in_file})
     return made.recipe
 
@@ -345,7 +346,7 @@ def _with_length(run: RunFolder, recipe: Recipe, settings: Settings, done: int) 
     done: steps that the newest checkpoint has. A length that the settings file had before is nothing new: it does not
     take back what a flag has asked for since.
     """
-    steps, in_file = settings.training.steps, load(run.settings, {}).training.steps
+    steps, in_file = _steps_asked_for(settings, recipe), _steps_asked_for(load(run.settings, {}), recipe)
     saved = read_json(run.recipe)
     if steps in (None, recipe.steps) or (steps == in_file == saved.get("steps_in_file")):
         return recipe
@@ -367,6 +368,10 @@ def _with_length(run: RunFolder, recipe: Recipe, settings: Settings, done: int) 
     with reporting_os_errors(f"write to {run.root}"):
         write_json(run.recipe, saved | recipe.to_json() | {"steps_in_file": in_file})
     return recipe
+
+
+def _steps_asked_for(settings: Settings, recipe: Recipe) -> int | None:
+    return steps_for(settings.training, recipe.tokens_per_step, recipe.text["tokens"])
 
 
 # --- measuring ------------------------------------------------------------------------------------------

@@ -245,9 +245,15 @@ def _exp(nats: float | None) -> float | None:
 def log_hash(root: str | Path, steps: int) -> str:
     """SHA-256 of what the first `steps` steps have measured: loss, gradient norm, rate, tokens.
 
-    A step that was done again after a kill counts once; that it gives the same numbers is what the hash shows.
+    A step that was done again after a kill counts once; that it gives the same numbers is what the hash shows. Steps
+    that were given up by going back to a checkpoint do not count.
     """
     run = RunFolder.open(root)
     names = ("loss", "gradient_norm", "rate", "tokens")
-    found = {e["step"]: [e[name] for name in names] for e in read(run.events, "training.step") if e["step"] <= steps}
+    found: dict[int, list[float | None]] = {}
+    for event in read(run.events, "training."):
+        if event["kind"] == "training.step" and event["step"] <= steps:
+            found[event["step"]] = [event[name] for name in names]
+        elif event["kind"] == "training.rollback":
+            found = {step: facts for step, facts in found.items() if step <= event["to"]}
     return hashlib.sha256(json.dumps(sorted(found.items())).encode()).hexdigest()

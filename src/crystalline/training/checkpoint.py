@@ -3,18 +3,20 @@
     checkpoints/step-00000400/
         model.safetensors       the weights, fp32
         optimizer.safetensors   the optimizers' state
-        state.json              step, tokens seen
+        state.json              step, tokens seen, what the guard and the evaluations remember
         recipe.json             every setting, settled
         tokenizer.json codes.json
         SHA256SUMS
 
 A checkpoint has its final name only when it is complete and on the disk. Loading checks every byte; a damaged
-checkpoint is named and passed over for the one before it.
+checkpoint is named and passed over for the one before it. `checkpoints/best` leads to the one with the best
+evaluation when that is wanted.
 """
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,41 @@ from safetensors.torch import load_file, save_file
 
 from crystalline.errors import EXIT_SYSTEM, UserError
 from crystalline.model import store
-from crystalline.run_folder import RunFolder, new_folder, read_json, reporting_os_errors, write_json
+from crystalline.run_folder import (
+    RunFolder,
+    damage,
+    new_folder,
+    read_json,
+    replace_link,
+    reporting_os_errors,
+    write_json,
+)
 from crystalline.training.optimizers import RangeOptimizer
 from crystalline.training.parameters import FlatParameters
 
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class Retention:
+    """Which checkpoints stay on disk.
+
+    newest: how many of the newest. anchors: steps that a rollback needs, the most needed first; they are counted
+    among the newest, before all but the very newest.
+    every: those of its multiples stay for good, if set. best: those of these steps stay too.
+    """
+
+    newest: int
+    anchors: tuple[int, ...] = ()
+    every: int | None = None
+    best: frozenset[int] = frozenset()
+
+    def staying(self, steps: list[int]) -> set[int]:
+        """Those of `steps`, which come newest first, that stay."""
+        ranked = dict.fromkeys(step for step in (*steps[:1], *self.anchors, *steps) if step in steps)
+        extra = {step for step in steps if step in self.best or (self.every and step % self.every == 0)}
+        return set(list(ranked)[: self.newest]) | extra
 
 
 def save(
@@ -38,9 +69,9 @@ def save(
     optimizers: list[RangeOptimizer],
     recipe: dict[str, Any],
     state: dict[str, Any],
-    keep: int,
+    retention: Retention,
 ) -> Path:
-    """Write the checkpoint of `step`, then remove all but the last `keep` up to it.
+    """Write the checkpoint of `step`, then remove those that need not stay.
 
     Raises UserError (exit code 5) when the disk does not take it; earlier checkpoints are then untouched.
     """
@@ -61,12 +92,33 @@ def save(
         write_json(part / store.RECIPE, recipe)
         for file in sorted(run.tokenizer.glob("*.json")):
             shutil.copy(file, part / file.name)
-    folders = store.checkpoint_folders(run)
-    # Those of later steps are damaged, or training would have gone on from them: they must not push out good ones.
-    later = [f for f in folders if store.step_of(f) > step]
-    for old in later + folders[len(later) + keep :]:
-        shutil.rmtree(old, ignore_errors=True)
+    prune(run, step, retention)
     return folder
+
+
+def prune(run: RunFolder, step: int, retention: Retention) -> None:
+    """Remove the checkpoints that need not stay, seen from `step`; two whole ones always stay."""
+    folders = {store.step_of(folder): folder for folder in store.checkpoint_folders(run)}
+    # Those of later steps are damaged or given up, or training would have gone on from them: they must not push out
+    # good ones.
+    staying = retention.staying([s for s in folders if s <= step])
+    leaving = [s for s in folders if s not in staying]
+    if leaving and all(damage(folders[s]) for s in staying if s != step):
+        older_first = sorted(leaving, key=lambda s: s > step)
+        whole = next((s for s in older_first if not damage(folders[s])), None)
+        leaving = [s for s in leaving if s != whole]
+    for s in leaving:
+        shutil.rmtree(folders[s], ignore_errors=True)
+
+
+def mark_best(run: RunFolder, step: int | None) -> None:
+    """Let `checkpoints/best` lead to the checkpoint of `step`; None, or one that is not there: to none."""
+    link = run.checkpoints / store.BEST
+    with reporting_os_errors(f"write to {run.checkpoints}"):
+        if step is None or not (run.checkpoints / store.checkpoint_name(step)).exists():
+            link.unlink(missing_ok=True)
+        else:
+            replace_link(link, store.checkpoint_name(step))
 
 
 def restore(folder: Path, parameters: FlatParameters, optimizers: list[RangeOptimizer]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The training loop: twelve positions, their exact sum, one update; once in a while save, then evaluate, then sample.
+"""The training loop: twelve positions, their exact sum, one update; once in a while save, evaluate and sample.
 
 Start reading at "Training loop" below.
 """
@@ -15,34 +15,35 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from crystalline.errors import Interrupted, UserError
+from crystalline.errors import EXIT_DAMAGED, Interrupted, UserError
 from crystalline.events import EventLog
-from crystalline.model import scoring, store
-from crystalline.model.generation import LanguageModel, visible
-from crystalline.model.sampling import Sampling
+from crystalline.model import store
+from crystalline.model.generation import visible
 from crystalline.model.transformer import Transformer
-from crystalline.run_folder import RunFolder
-from crystalline.settings import Generation
+from crystalline.run_folder import RunFolder, damage
 from crystalline.tokens.codes import TokenCodes
 from crystalline.tokens.stream import TokenStream
 from crystalline.tokens.tokenizer import Tokenizer
 from crystalline.training import checkpoint, commands, hardware, process
 from crystalline.training.batches import Batches
+from crystalline.training.checkpoint import Retention
 from crystalline.training.cluster import Cluster
+from crystalline.training.evaluations import Evaluations
+from crystalline.training.guard import DROPS_IN_A_ROW, ROLLBACKS, Drop, Guard
 from crystalline.training.interrupt import StopRequest
 from crystalline.training.link import Lost, Ranks
-from crystalline.training.node_zero import Alone, LocalTeam, Report, Stopped, Team, Wanted, Workers
+from crystalline.training.node_zero import Alone, LocalTeam, Stopped, Team, Tell, Wanted, Workers
+from crystalline.training.position import PositionResult
 from crystalline.training.recipe import Recipe
 from crystalline.training.schedule import rate_at
+from crystalline.training.scribe import PARTS, Job, Report, Scribe
 from crystalline.training.workspace import Workspace
 
 log = logging.getLogger("crystalline.training")
-DROPS_IN_A_ROW = 3  # unsound steps after which training stops
-SAMPLE_TOKENS = 48
 SPHERES_EVERY = 5.0  # seconds between records of what each worker has done
-PAUSE_SECONDS = 0.2  # how often a paused run looks for orders
+PAUSE_SECONDS = 0.2  # how often a paused run looks for orders, and a waiting one for the scribe
+LATE = 1.5  # times checkpointing.every_minutes, after which the clock saves, if steps are slower than planned
+GRACE = 1.0  # seconds that an evaluation or a sample still gets when training is stopped
 
 
 class Trainer:
@@ -67,48 +68,53 @@ class Trainer:
         self.batches = Batches(
             stream, t.seed, recipe.shape.context, t.micro_batch, t.accumulation, t.positions, self.tokenizer.pad
         )
-        self.held_out = TokenStream(run.shards, "held_out")
-        self.token_bytes = scoring.token_byte_lengths(self.tokenizer)
-        self.step, self.tokens_seen = 0, 0
-        self.drops, self.drops_in_a_row = 0, 0
+        self.scribe = Scribe(run, self.workspace, self.tokenizer, TokenStream(run.shards, "held_out"))
+        # With the weights and the optimizers' state, all that the next step depends on; saved in every checkpoint.
+        self.step, self.tokens_seen, self.updates = 0, 0, 0
+        self.guard, self.evaluations = Guard(), Evaluations()
+        self.saved_step, self.saved_at = 0, time.monotonic()
+        self.computed_again = -1  # the step of a damaged checkpoint that a rollback needed
 
     @property
     def leads(self) -> bool:
         """Whether this process trains, and not only helps another to."""
         return self.ranks is None or self.ranks.leads
 
-    def resume(self) -> None:
-        """Continue from the newest whole checkpoint, if there is one."""
-        found = store.newest_whole(self.run)
-        if found is not None:
-            state = checkpoint.restore(found, self.parameters, self.optimizers)
-            self.step, self.tokens_seen, self.drops = state["step"], state["tokens"], state["drops"]
+    @property
+    def ended_early(self) -> bool:
+        """Whether training was ended because evaluations got no better, and nobody has asked for more since."""
+        e, t = self.evaluations, self.recipe.settings.training
+        return e.ended == self.recipe.steps and 0 < t.patience <= e.ended_after
 
-    def team(self, workers: Wanted, stop: Callable[[], bool], report: Report = lambda kind, **facts: None) -> Team:
-        """Who computes: that many processes, or this one when `workers` is 0; or all ranks. report: see `Workers`."""
+    @property
+    def done(self) -> bool:
+        return self.step >= self.recipe.steps or self.ended_early
+
+    def team(self, workers: Wanted, stop: Callable[[], bool], tell: Tell = lambda kind, **facts: None) -> Team:
+        """Who computes: that many processes, or this one when `workers` is 0; or all ranks. tell: see `Workers`."""
         if self.ranks is not None:
-            return self._cluster(workers, stop, report)
-        return self._local_team(workers, report, stop)
+            return self._cluster(workers, stop, tell)
+        return self._local_team(workers, tell, stop)
 
-    def _local_team(self, workers: Wanted, report: Report, stop: Callable[[], bool]) -> LocalTeam:
+    def _local_team(self, workers: Wanted, tell: Tell, stop: Callable[[], bool]) -> LocalTeam:
         if workers == 0:
             return Alone(self.workspace, self.batches, stop)
-        return Workers(self.workspace, self.batches, workers, stop, report)
+        return Workers(self.workspace, self.batches, workers, stop, tell)
 
-    def _cluster(self, workers: Wanted, stop: Callable[[], bool], report: Report) -> Cluster:
+    def _cluster(self, workers: Wanted, stop: Callable[[], bool], tell: Tell) -> Cluster:
         assert self.ranks is not None
-        return Cluster(self.ranks, self.workspace, partial(self._local_team, workers, report), stop)
+        return Cluster(self.ranks, self.workspace, partial(self._local_team, workers, tell), stop)
 
     def follow(self, workers: Wanted | None = None) -> None:
         """Compute what rank 0 says, until it has trained to the end or stops."""
 
-        def report(kind: str, **facts: Any) -> None:
+        def tell(kind: str, **facts: Any) -> None:
             """Told by the log; the events are rank 0's."""
 
         wanted = "auto" if workers is None else workers
         with (
             StopRequest(patient=True) as stop,
-            closing(self._cluster(wanted, lambda: stop.asked, report)) as cluster,
+            closing(self._cluster(wanted, lambda: stop.asked, tell)) as cluster,
         ):
             cluster.follow()
 
@@ -129,28 +135,32 @@ class Trainer:
         Raises Interrupted after Ctrl-C, with everything saved; UserError when training cannot go on.
         """
         recipe, settings = self.recipe, self.recipe.settings
-        saved_at, saved_step, spoken_at = time.monotonic(), self.step, -math.inf
+        spoken_at = -math.inf
         commands.clear(self.run)
 
-        def report(kind: str, **facts: Any) -> None:
+        def tell(kind: str, **facts: Any) -> None:
             events.write(kind, step=self.step, **facts)
 
         wanted = "auto" if workers is None else workers
         with (
             StopRequest(patient=self.ranks is not None) as stop,
-            closing(self.team(wanted, lambda: stop.asked, report)) as team,
-            self._saving_when_others_are_lost(events),
+            closing(self.team(wanted, lambda: stop.asked, tell)) as team,
+            self._watching_the_scribe(events),
+            self._saving_when_others_are_lost(stop, events),
         ):
-            while self.step < recipe.steps:
+            self._take_up(stop, events)
+            while not self.done:
+                self._record(self.scribe.reports(), events)
                 self._obey(team, stop, events)
                 if stop.asked:
                     break
                 began = time.monotonic()
-                targets = self.batches.targets_in_step(self.step)
+                batch = self.step + self.guard.skipped
+                targets = self.batches.targets_in_step(batch)
 
                 # The same 12 positions in every step, computed by whoever is free: their sum is exact.
                 try:
-                    results = team.positions(self.step, targets)
+                    results = team.positions(batch, targets)
                 except Stopped:
                     stop.asked = True  # if by another rank
                     break  # the unfinished step is done again on resuming
@@ -159,10 +169,12 @@ class Trainer:
 
                 # Look before the weights change; then one update by the summed gradient, clipped.
                 norm = team.reduce() if all(result.sound for result in results) else math.nan
-                if self._usable(norm, loss):
+                drop = self.guard.judge(loss, norm)
+                if drop is None:
                     limit = settings.optimizer.clip_norm
                     clip = limit / norm if limit and norm > limit else 1.0
-                    team.update(clip, rate, self.step + 1 - self.drops)
+                    self.updates += 1
+                    team.update(clip, rate, self.updates)
                 self.step += 1
                 self.tokens_seen += targets
 
@@ -175,8 +187,12 @@ class Trainer:
                     "seconds": time.monotonic() - began,
                 }
                 events.write("training.step", **{k: _finite(v) for k, v in facts.items()})
+                if drop is not None:
+                    self._tell_of(drop, loss, norm, results, events)
                 on_step(facts)
-                self._stop_if_hopeless()
+                if self.guard.in_a_row >= DROPS_IN_A_ROW:
+                    self._go_back(stop, events)
+                    continue
 
                 last = self.step == recipe.steps
                 if last or began - spoken_at >= SPHERES_EVERY:
@@ -185,27 +201,23 @@ class Trainer:
                     events.write("training.spheres", step=self.step, **told)
                     spoken_at = began
 
-                # Once in a while: save first, so that nothing below can cost work; then measure, then show.
-                if last or self._save_due(saved_at):
-                    self.save(events)
-                    saved_at, saved_step = time.monotonic(), self.step
-                if last or self.step % _every(settings.training.evaluate_every) == 0:
-                    self.evaluate(events)
-                if last or self.step % _every(settings.training.sample_every) == 0:
-                    self.sample(events)
-            if stop.asked and saved_step != self.step:
-                self.save(events)
-        if stop.asked and self.step < recipe.steps:
+                # Once in a while save, measure and show: the scribe does it while the next steps are computed.
+                self._hand_over(self._due(stop, events), stop, events)
+            if stop.asked and self.saved_step != self.step:
+                self._hand_over({"checkpoint"}, stop, events)
+            self._wait_for_the_scribe(stop, events)
+        if stop.asked and not self.done:
             raise Interrupted(f"step {self.step} is saved; the same command continues")
 
     @contextmanager
-    def _saving_when_others_are_lost(self, events: EventLog) -> Iterator[None]:
+    def _saving_when_others_are_lost(self, stop: StopRequest, events: EventLog) -> Iterator[None]:
         """This process has everything that is done, so none of it is lost with another rank."""
         try:
             yield
         except Lost:
-            if not (self.run.checkpoints / store.checkpoint_name(self.step)).exists():
-                self.save(events)
+            if self.saved_step != self.step:
+                self._hand_over({"checkpoint"}, stop, events)
+            self._wait_for_the_scribe(stop, events)
             raise
 
     def _obey(self, team: Team, stop: StopRequest, events: EventLog) -> None:
@@ -216,7 +228,8 @@ class Trainer:
                 log.info("order: %s %s", name, " ".join(str(v) for v in arguments.values()))
                 events.write("training.order", step=self.step, order=name, **arguments)
                 if name == "checkpoint":
-                    self.save(events)
+                    if self.saved_step != self.step:
+                        self._hand_over({"checkpoint"}, stop, events)
                 elif name == "workers":
                     team.resize(arguments["count"])
                 elif name == "rebalance":
@@ -227,88 +240,224 @@ class Trainer:
                     paused = name == "pause"
             if stop.asked or not paused:
                 return
+            self._record(self.scribe.reports(), events)
             time.sleep(PAUSE_SECONDS)
 
-    def _usable(self, norm: float, loss: float) -> bool:
-        """Whether the step may change the weights. Counts steps that may not."""
-        if math.isfinite(norm):
-            self.drops_in_a_row = 0
-            return True
-        self.drops += 1
-        self.drops_in_a_row += 1
-        log.warning("step %d dropped: loss %s, gradient not finite or huge", self.step + 1, loss)
-        return False
+    def _tell_of(self, drop: Drop, loss: float, norm: float, results: list[PositionResult], events: EventLog) -> None:
+        """Say and record why a step has changed nothing."""
+        log.warning("step %d dropped: %s", self.step, drop.reason)
+        unsound = [place for place, result in enumerate(results) if not result.sound]
+        events.write(
+            "training.dropped", step=self.step, reason=drop.reason, loss=_finite(loss), gradient_norm=_finite(norm),
+            positions=unsound, **drop.numbers,
+        )  # fmt: skip
 
-    def _stop_if_hopeless(self) -> None:
-        if self.drops_in_a_row >= DROPS_IN_A_ROW:
-            raise UserError(
-                f"training stopped at step {self.step}",
-                f"{DROPS_IN_A_ROW} steps in a row had a loss or gradient that is not a usable number",
-                "train again in a new run with a lower optimizer.learning_rate, or precision fp32",
-            )
+    # --- what is due, and the scribe that does it -------------------------------------------------------------
 
-    def _save_due(self, saved_at: float) -> bool:
+    def _due(self, stop: StopRequest, events: EventLog) -> set[str]:
+        """Which of the scribe's parts are due after this step."""
+        t, c = self.recipe.settings.training, self.recipe.settings.checkpointing
+        evaluate = self._at(t.evaluate_every)
+        if evaluate and t.patience:
+            # The result of the last evaluation is acted on now, however long it took: all runs of a recipe end alike.
+            self._wait_for_the_scribe(stop, events)
+            if self.evaluations.exhausted(t.patience) and self.step < self.recipe.steps:
+                self._end_early(events)
+        parts = set()
+        if evaluate or self.done:
+            parts.add("evaluation")
+        if self._at(t.sample_every) or self.done:
+            parts.add("sample")
+        minutes = (time.monotonic() - self.saved_at) / 60
+        late = not c.every_steps and minutes >= LATE * c.every_minutes and not self.scribe.busy
+        planned = self._at(c.rollback_every) or self._at(c.every_steps) or self._at(c.keep_every)
+        if planned or late or self.done or (evaluate and self.recipe.best_counts):
+            parts.add("checkpoint")
+        return parts
+
+    def _at(self, every: int | None) -> bool:
+        return every is not None and self.step % every == 0
+
+    def _hand_over(self, parts: set[str], stop: StopRequest, events: EventLog) -> None:
+        """Let the scribe do these parts for the present step; what it does for an earlier one must be ready first."""
+        if not parts:
+            return
+        self._wait_for_the_scribe(stop, events)
+        if "checkpoint" in parts:
+            if self._at(self.recipe.settings.checkpointing.rollback_every) and self.guard.set_anchor(self.step):
+                self.evaluations.best_at_anchor = self.evaluations.best_step
+            self.saved_step, self.saved_at = self.step, time.monotonic()
+        needed = {"checkpoint"}
+        if self.recipe.best_counts:
+            needed.add("evaluation")
+            if "evaluation" in parts:
+                self.evaluations.pending = self.step
+        ordered = tuple(part for part in PARTS if part in parts)
+        self.scribe.begin(Job(self.step, ordered, frozenset(needed), self._state(), self._retention()))
+
+    def _state(self) -> dict[str, Any]:
+        """What a checkpoint says besides weights and optimizers."""
+        return {
+            "tokens": self.tokens_seen,
+            "updates": self.updates,
+            "guard": self.guard.to_json(),
+            "evaluations": self.evaluations.to_json(),
+        }
+
+    def _retention(self) -> Retention:
         c = self.recipe.settings.checkpointing
-        if c.every_steps:
-            return self.step % c.every_steps == 0
-        return time.monotonic() - saved_at >= 60 * c.every_minutes
+        best = self.evaluations.steps_kept if self.recipe.best_counts else frozenset()
+        return Retention(c.keep, (self.guard.anchor, self.guard.before_anchor), c.keep_every, best)
 
-    def save(self, events: EventLog) -> Path:
-        """Write a checkpoint of the current step."""
-        folder = checkpoint.save(
-            self.run,
-            self.step,
-            self.parameters,
-            self.optimizers,
-            self.recipe.to_json(),
-            {"tokens": self.tokens_seen, "drops": self.drops},
-            self.recipe.settings.checkpointing.keep,
-        )
-        events.write("training.checkpoint", step=self.step, folder=folder.name)
-        return folder
+    def _wait_for_the_scribe(self, stop: StopRequest, events: EventLog) -> None:
+        """Until nothing is under way. After a stop what may be lost is waited for only for a moment."""
+        stopped_at = math.inf
+        while self.scribe.busy:
+            self._record(self.scribe.reports(PAUSE_SECONDS), events)
+            if stop.asked and not self.scribe.working_on_needed:
+                stopped_at = min(stopped_at, time.monotonic())
+                if time.monotonic() - stopped_at > GRACE:
+                    self._record(self.scribe.give_up(), events)
 
-    def evaluate(self, events: EventLog) -> scoring.Score:
-        """Cross-entropy and bits per byte on the beginning of the held-out text."""
-        training = self.recipe.settings.training
-        assert training.micro_batch is not None
-        tokens = self.held_out.read(0, min(len(self.held_out), training.evaluate_tokens + 1))
-        # No more windows at once than in training, so that evaluation never needs more memory than the plan says.
-        result = scoring.score(self.model, tokens, self.token_bytes, training.micro_batch)
-        events.write("training.evaluation", step=self.step, bits_per_byte=result.bits_per_byte, **asdict(result))
+    @contextmanager
+    def _watching_the_scribe(self, events: EventLog) -> Iterator[None]:
+        """Leave no process behind, however training ends, and no checkpoint half written if it can be helped."""
+        try:
+            yield
+        finally:
+            for report in self.scribe.close():
+                if report.error is None:
+                    self._record([report], events)
+
+    def _record(self, reports: list[Report], events: EventLog) -> None:
+        """Write down what the scribe has done. Raises its error when it could not do what must be done."""
+        for report in reports:
+            if report.error is not None:
+                self._tell_of_loss(report, events)
+            elif report.part == "checkpoint":
+                events.write("training.checkpoint", step=report.step, folder=report.result)
+            elif report.part == "evaluation":
+                score = report.result
+                events.write(
+                    "training.evaluation", step=report.step, bits_per_byte=score.bits_per_byte, **asdict(score)
+                )
+                log.info(
+                    "step %d held-out text: %.3f nats per token, %.3f bits per byte",
+                    report.step,
+                    score.cross_entropy,
+                    score.bits_per_byte,
+                )
+                if self.recipe.best_counts and self.evaluations.result(report.step, score.bits_per_byte):
+                    checkpoint.mark_best(self.run, report.step)
+                    events.write("training.best", step=report.step, bits_per_byte=score.bits_per_byte)
+            else:
+                prompt, text = report.result
+                events.write("training.sample", step=report.step, prompt=prompt, text=text)
+                log.info("step %d sample: %s", report.step, _one_block(prompt, text))
+
+    def _tell_of_loss(self, report: Report, events: EventLog) -> None:
+        error = report.error
+        assert error is not None
+        if report.part == "checkpoint" or (report.part == "evaluation" and self.recipe.best_counts):
+            raise error
+        log.warning("the %s of step %d is lost: %s", report.part, report.step, error)
+        events.write("training.lost", step=report.step, part=report.part, why=f"{type(error).__name__}: {error}")
+
+    def _end_early(self, events: EventLog) -> None:
+        e, patience = self.evaluations, self.recipe.settings.training.patience
+        e.ended, e.ended_after = self.recipe.steps, e.stale
         log.info(
-            "held-out text: %.3f nats per token, %.3f bits per byte",
-            result.cross_entropy,
-            result.bits_per_byte,
+            "training ends at step %d of %d: %d evaluations in a row were no better than the %.4f bits per byte of "
+            "step %d",
+            self.step, self.recipe.steps, patience, e.best, e.best_step,
+        )  # fmt: skip
+        events.write(
+            "training.ended_early", step=self.step, steps=self.recipe.steps, patience=patience, best_step=e.best_step,
+            bits_per_byte=e.best,
+        )  # fmt: skip
+
+    # --- back to a checkpoint -----------------------------------------------------------------------------------
+
+    def resume(self, before: float = math.inf) -> None:
+        """Continue from the newest whole checkpoint of a step under `before`, if there is one; else from step 0."""
+        if before == math.inf:
+            found = store.newest_whole(self.run)
+        else:
+            folders = (f for f in store.checkpoint_folders(self.run) if store.step_of(f) < before)
+            found = next((folder for folder in folders if not damage(folder)), None)
+        if found is not None or self.step > 0:
+            self._restore(found)
+
+    def _restore(self, folder: Path | None) -> None:
+        """Put the numbers of a checkpoint in place; None: those of the beginning."""
+        if folder is None:
+            self.model.initialize(self.recipe.settings.training.seed)
+            for optimizer in self.optimizers:
+                for tensor in optimizer.state.values():
+                    tensor.zero_()
+            self.step, self.tokens_seen, self.updates = 0, 0, 0
+            self.guard, self.evaluations = Guard(), Evaluations()
+        else:
+            state = checkpoint.restore(folder, self.parameters, self.optimizers)
+            self.step, self.tokens_seen, self.updates = state["step"], state["tokens"], state["updates"]
+            self.guard, self.evaluations = Guard(**state["guard"]), Evaluations(**state["evaluations"])
+        self.saved_step, self.saved_at = self.step, time.monotonic()
+
+    def _take_up(self, stop: StopRequest, events: EventLog) -> None:
+        """Bring in order what depends on settings that may have changed, and what an interruption has cost."""
+        e = self.evaluations
+        if e.ended:  # and yet training goes on, because more was asked for
+            e.ended, e.ended_after, e.stale = 0, 0, 0
+        if self.recipe.best_counts:
+            checkpoint.mark_best(self.run, e.best_step)
+        self._hand_over(self._evaluation_to_repeat(), stop, events)
+
+    def _go_back(self, stop: StopRequest, events: EventLog) -> None:
+        """Too many steps in a row were dropped: back to the last good checkpoint, and on with other text."""
+        guard, fell = self.guard, self.step
+        if guard.hopeless:
+            raise UserError(
+                f"training stopped at step {fell}",
+                f"{DROPS_IN_A_ROW} steps in a row had to be dropped, and going back to a checkpoint and leaving out "
+                f"the text of these steps has not helped {ROLLBACKS - 1} times",
+                "train again in a new run with a lower optimizer.learning_rate, or precision fp32; the checkpoints "
+                "of this one stay usable",
+            )
+        self._wait_for_the_scribe(stop, events)
+        folder = self.run.checkpoints / store.checkpoint_name(guard.anchor)
+        problem = damage(folder) if guard.anchor else ""
+        if problem:
+            if guard.anchor == self.computed_again:
+                raise UserError(
+                    f"could not go back to step {guard.anchor}", f"{problem}, a second time",
+                    f"check the disk of {self.run.checkpoints}, then give the same command again", EXIT_DAMAGED,
+                )  # fmt: skip
+            log.warning("checkpoint %s is damaged (%s); it is computed again", folder.name, problem)
+            self.computed_again = guard.anchor
+            self.resume(before=guard.anchor)
+        else:
+            self._restore(folder if guard.anchor else None)
+            guard.go_back(fell, self.guard)
+            self.guard = guard
+        log.warning("back from step %d to step %d; the text of the steps between is left out", fell, self.step)
+        events.write(
+            "training.rollback", step=fell, to=self.step, skipped=self.guard.skipped, rollbacks=self.guard.rollbacks
         )
-        return result
+        if self.recipe.best_counts:
+            checkpoint.mark_best(self.run, self.evaluations.best_step)
+        if not problem:
+            # Saved again with what the guard knows now; checkpoints of the steps that are given up leave with that.
+            self._hand_over({"checkpoint"} | self._evaluation_to_repeat(), stop, events)
 
-    def sample(self, events: EventLog) -> str:
-        """Let the model continue the sample prompt."""
-        speaker = LanguageModel(self.model, self.tokenizer, Generation())
-        prompt = self.recipe.settings.training.sample_prompt
-        tokens = self.tokenizer.encode(prompt) if prompt else self._held_out_prompt()
-        text = speaker.continue_tokens(tokens, Sampling(temperature=0.8, top_p=0.95, seed=self.step), SAMPLE_TOKENS)
-        start = self.tokenizer.decode(tokens)
-        events.write("training.sample", step=self.step, prompt=start, text=text)
-        log.info("sample: %s", _one_block(start, text))
-        return text
-
-    def _held_out_prompt(self) -> list[int]:
-        """The first words of a held-out document, another one each time."""
-        starts = self.held_out.document_starts()
-        start = int(starts[self.step % len(starts)])
-        tokens: np.ndarray = self.held_out.read(start, min(24, len(self.held_out) - start))
-        return [int(t) for t in tokens if not self.tokenizer.is_special(int(t))]
+    def _evaluation_to_repeat(self) -> set[str]:
+        """The evaluation of this step, when its checkpoint was made but not its result recorded."""
+        waited_for = self.recipe.best_counts and self.evaluations.pending == self.step
+        return {"evaluation"} if waited_for else set()
 
 
 def _one_block(prompt: str, text: str) -> str:
     shown = visible(f"{prompt.strip()}▸{text}".rstrip())
     return "\n    │ ".join(["", *shown.split("\n")])
-
-
-def _every(setting: int | None) -> int:
-    assert setting is not None  # a settled recipe has a number here
-    return setting
 
 
 def _finite(value: float) -> float | None:

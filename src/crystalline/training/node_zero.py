@@ -39,7 +39,7 @@ STOP_SECONDS = 1.0  # that a worker still gets for its position when training is
 
 # How many workers: a number, "auto" (one a core) or "free" (as many as there are cores that nobody else uses).
 Wanted = int | str
-Report = Callable[..., None]  # told of what happens to a team, as (kind of event, facts by name)
+Tell = Callable[..., None]  # told of what happens to a team, as (kind of event, facts by name)
 
 
 class Stopped(Exception):
@@ -154,7 +154,7 @@ class Alone:
 class Workers:
     """A team of processes.
 
-    wanted: how many to keep. stop: asked now and then while waiting. report: told of everything that happens to the
+    wanted: how many to keep. stop: asked now and then while waiting. tell: told of everything that happens to the
     team: "training.workers" when their number changes, "training.worker_lost", "training.rebalanced".
     """
 
@@ -164,9 +164,9 @@ class Workers:
         batches: Batches,
         wanted: Wanted,
         stop: Callable[[], bool] = lambda: False,
-        report: Report = lambda kind, **facts: None,
+        tell: Tell = lambda kind, **facts: None,
     ) -> None:
-        self.workspace, self.batches, self.stop, self.report = workspace, batches, stop, report
+        self.workspace, self.batches, self.stop, self.tell = workspace, batches, stop, tell
         self.crew = Crew(workspace, batches)
         self.wanted, self.most = wanted, workspace.spheres  # more than there are positions would have nothing to do
         self.frugal = False  # positions are computed with less memory
@@ -373,7 +373,7 @@ class Workers:
 
     def _tell_of_change(self, before: int, why: str, **facts: float) -> None:
         log.info("%d workers, before %d (%s)", len(self.team), before, why)
-        self.report("training.workers", before=before, after=len(self.team), why=why, **facts)
+        self.tell("training.workers", before=before, after=len(self.team), why=why, **facts)
 
     # --- who does what in the update --------------------------------------------------------------------------
 
@@ -397,7 +397,7 @@ class Workers:
             log.info("%s divided anew: slowest over mean was %.2f, should be %.2f", name, before[name], after[name])
         # of the slowest worker over the mean of all, by measurement before and as expected after
         facts = {"before": _rounded(before), "after": _rounded(after)}
-        self.report("training.rebalanced", why=why, cores=process.allowed_cores(), **facts)
+        self.tell("training.rebalanced", why=why, cores=process.allowed_cores(), **facts)
 
     # --- what they have done ----------------------------------------------------------------------------------
 
@@ -424,7 +424,7 @@ class Workers:
         lost.record.hung += why == "hung"
         words = {"died": f"died (exit code {code})", "hung": "does not answer", "memory": "had too little memory"}
         log.warning("worker %d %s; what it was at is done again", lost.number, words[why])
-        self.report("training.worker_lost", number=lost.number, pid=lost.record.pid, why=why, code=code, at=order)
+        self.tell("training.worker_lost", number=lost.number, pid=lost.record.pid, why=why, code=code, at=order)
         self.deaths += 1
         if why == "hung":
             self.crew.watch.gave_up()
@@ -435,7 +435,7 @@ class Workers:
             return
         if short and not self.frugal:
             log.warning("positions are computed with less memory from now on, which takes longer")
-            self.report("training.frugal")
+            self.tell("training.frugal")
             self.frugal, self.deaths, self.kills = True, 0, 0
         elif certain:
             raise _too_little_memory()

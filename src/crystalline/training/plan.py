@@ -20,12 +20,14 @@ from crystalline.settings import Settings
 from crystalline.training import link, optimizers, process
 from crystalline.training.exact_sum import ExactSum, combine
 from crystalline.training.parameters import FlatParameters, WorkingCopy
-from crystalline.training.recipe import Recipe, precision, settle
+from crystalline.training.recipe import Recipe, precision, settle, steps_for
 
 DEFAULT_MINUTES = 5.0
 DEFAULT_EPOCHS = 10.0  # most passes over a small text when the user set no length
 WANTED_STEPS = 400  # fewer, larger steps waste a short run: the micro-batch is made smaller instead
-OVERHEAD = 1.04  # evaluation, samples and checkpoints: 294.6 s for 283.5 s of steps in a quickstart
+# Evaluation, samples and checkpoints: 294.6 s for 283.5 s of steps in a quickstart, when they still held training up.
+# Beside training they take as much of the processor, but never more.
+OVERHEAD = 1.04
 SHARED_MACHINE = 1.08  # a position is slower while other cores compute too; steps then met the plan within 1 %
 WORKER_MEMORY = 15e6  # bytes of a worker process beyond what it shares with Node Zero
 BASE_MEMORY = 310e6  # bytes of a Python process with torch loaded and used once
@@ -81,16 +83,27 @@ def make_plan(settings: Settings, text: TextFacts) -> Plan:
     steps, micro_batch = _length(settings, shape, text, micro_batch, timing)
     wanted = settings.model_copy(deep=True)
     wanted.training.micro_batch = micro_batch
-    recipe = settle(wanted, size, text.vocabulary, text.factors, dict(text.identity), steps)
     step_seconds = _step_seconds(settings, micro_batch, timing)
+    recipe = settle(wanted, size, text.vocabulary, text.factors, dict(text.identity), steps, step_seconds)
     return Plan(
         recipe,
         text,
         step_seconds,
         memory(recipe, 0 if t.workers == 0 else _busy_workers(settings)),
-        disk=(settings.checkpointing.keep + 1) * shape.parameters * (4 + 4 * _states(settings)),
+        disk=_most_checkpoints(recipe) * _checkpoint_bytes(recipe),
         bits_per_byte=expected_bits_per_byte(shape, steps * recipe.tokens_per_step, text),
     )
+
+
+def _most_checkpoints(recipe: Recipe) -> int:
+    """Checkpoints on disk at most, the one that is being written included."""
+    c = recipe.settings.checkpointing
+    best = 2 if recipe.best_counts else 0  # and the best before the last rollback point
+    return c.keep + 1 + best + (recipe.steps // c.keep_every if c.keep_every else 0)
+
+
+def _checkpoint_bytes(recipe: Recipe) -> int:
+    return recipe.shape.parameters * (4 + 4 * _states(recipe.settings))
 
 
 def _busy_workers(settings: Settings) -> int:
@@ -157,7 +170,8 @@ def memory(recipe: Recipe, workers: int) -> float:
     """Resident bytes of all processes of a run at the peak, what they share counted once.
 
     Shared: weights, gradient, optimizer state. Each worker's own: its exact sum (int64), its gradient, in bf16 also
-    the copies of weights and gradients; what the backward pass keeps of every block; the table and the logits.
+    the copies of weights and gradients; what the backward pass keeps of every block; the table and the logits. And
+    what the scribe works on and with.
     """
     shape, t = recipe.shape, recipe.settings.training
     assert t.micro_batch is not None
@@ -177,8 +191,11 @@ def memory(recipe: Recipe, workers: int) -> float:
         logits = (item + 12) * shape.vocabulary
     tokens = t.micro_batch * shape.context
     table = shape.vocabulary * shape.width * (4 + item + 4)
+    # The scribe works on a copy of weights and state. It looks forward only: logits, and in bf16 copies of weights.
+    scribe = tokens * (block + logits) + table + (2 * shape.parameters if bf16 else 0) + WORKER_MEMORY
+    copy = shape.parameters * (4 + 4 * _states(recipe.settings))
     own = shape.parameters * (8 + 4 + (8 if bf16 else 0)) + tokens * (shape.layers * block + logits) + table
-    return BASE_MEMORY + shared + own * max(1, workers) + WORKER_MEMORY * workers
+    return BASE_MEMORY + shared + own * max(1, workers) + WORKER_MEMORY * workers + copy + scribe
 
 
 def _states(settings: Settings) -> int:
@@ -203,15 +220,14 @@ def _size_for(seconds: float, settings: Settings, text: TextFacts) -> tuple[str,
 
 
 def _length(settings: Settings, shape: Shape, text: TextFacts, micro_batch: int, timing: Timing) -> tuple[int, int]:
-    """(steps, sequences in a position) from steps, epochs or time, whichever was set."""
+    """(steps, sequences in a position) from steps, tokens, epochs or time, whichever was set."""
     t = settings.training
     per_sequence = t.positions * t.accumulation * shape.context  # tokens in a step for each sequence
 
     def steps_with(sequences: int) -> int:
-        if t.steps is not None:
-            return t.steps
-        if t.epochs is not None:
-            return max(1, round(t.epochs * text.tokens / (per_sequence * sequences)))
+        asked = steps_for(t, per_sequence * sequences, text.tokens)
+        if asked is not None:
+            return asked
         seconds = (t.minutes or DEFAULT_MINUTES) * 60 / OVERHEAD
         steps = int(seconds / _step_seconds(settings, sequences, timing))
         if t.minutes is None:

@@ -67,3 +67,20 @@ def die_with_parent(number: int) -> None:
     """Linux: get the signal `number` when the parent process ends."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, int(number))  # PR_SET_PDEATHSIG
+
+
+def become_child(parent: int, keep: int) -> None:
+    """Make a forked process independent of what it inherited, and dependent on its parent's life.
+
+    parent: the process that forked. keep: the one descriptor, besides the standard ones, that is needed here. The
+    others lead nowhere from now on: while another process held them, nobody would see the end of a pipe. They stay
+    taken, so that whoever closes them later closes nothing else.
+    """
+    be_child()
+    if os.getppid() != parent:
+        os._exit(0)  # it was gone before it could be said
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for name in os.listdir("/dev/fd"):
+        if int(name) > 2 and int(name) != keep:
+            os.dup2(nowhere, int(name))
+    prepare()

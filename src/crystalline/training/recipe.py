@@ -15,7 +15,7 @@ import torch
 from crystalline.errors import EXIT_USAGE, UserError
 from crystalline.model import library
 from crystalline.model.shape import SIZES, Shape, shape_of
-from crystalline.settings import Settings
+from crystalline.settings import Settings, Training
 
 # Sections and settings that a started run cannot change without becoming another run.
 FIXED = {
@@ -24,9 +24,10 @@ FIXED = {
     "optimizer": None,
     "scheduler": None,
     "training": {"seed", "positions", "micro_batch", "accumulation", "precision"},
+    "checkpointing": {"rollback_every"},
 }
 
-LENGTH = {"steps", "minutes", "epochs"}  # settled as steps; see pipeline/runner.py
+LENGTH = {"steps", "tokens", "epochs", "minutes"}  # settled as steps; see pipeline/runner.py
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ class Recipe:
         return t.positions * t.accumulation * t.micro_batch * self.shape.context
 
     @property
+    def best_counts(self) -> bool:
+        """Whether evaluations decide something: what is kept, or when training ends."""
+        return self.settings.checkpointing.keep_best or self.settings.training.patience > 0
+
+    @property
     def dtype(self) -> torch.dtype:
         """Of the products."""
         return torch.bfloat16 if self.settings.training.precision == "bf16" else torch.float32
@@ -67,19 +73,45 @@ class Recipe:
         return cls(Settings.model_validate(value["settings"]), Shape(**value["shape"]), value["text"])
 
 
-def settle(wanted: Settings, size: str, vocabulary: int, factors: int, text: dict[str, Any], steps: int) -> Recipe:
-    """Fill in everything that was left open. `steps` and `size` were chosen by the planner or the user."""
+def steps_for(training: Training, tokens_per_step: int, text_tokens: int) -> int | None:
+    """The length that was asked for in steps, tokens or epochs (what comes first here counts), in steps."""
+    if training.steps is not None:
+        return training.steps
+    if training.tokens is not None:
+        return max(1, round(training.tokens / tokens_per_step))
+    if training.epochs is not None:
+        return max(1, round(training.epochs * text_tokens / tokens_per_step))
+    return None
+
+
+def settle(
+    wanted: Settings,
+    size: str,
+    vocabulary: int,
+    factors: int,
+    text: dict[str, Any],
+    steps: int,
+    step_seconds: float | None = None,
+) -> Recipe:
+    """Fill in everything that was left open. `steps` and `size` were chosen by the planner or the user.
+
+    step_seconds: what a step takes, if that was measured.
+    """
     shape = shape_of(wanted.model, size, vocabulary, factors)
     settled = wanted.model_copy(deep=True)
     settled.model.size = size
     for name in ("layers", "width", "heads", "kv_heads", "head_width", "hidden", "context"):
         setattr(settled.model, name, getattr(shape, name))
     t, o = settled.training, settled.optimizer
-    t.steps, t.minutes, t.epochs = steps, None, None
+    t.steps, t.tokens, t.epochs, t.minutes = steps, None, None, None
     t.micro_batch = t.micro_batch or SIZES[size][4]
     t.precision = precision(t.precision)
     t.evaluate_every = t.evaluate_every or max(1, steps // 10)
     t.sample_every = t.sample_every or max(1, steps // 5)
+    c = settled.checkpointing
+    # By the clock, a rollback would depend on how fast the machine was.
+    planned = max(1, steps // 10 if step_seconds is None else round(60 * c.every_minutes / step_seconds))
+    c.rollback_every = c.rollback_every or c.every_steps or planned
     default_rates = {"muon": (0.02, 0.008), "adamw": (0.004, 0.008), "sgd": (0.1, 0.1)}[o.name]
     # Wider networks want smaller AdamW rates, about as 1 / width (Yang et al. 2022, arXiv 2203.03466).
     narrow = min(1.0, 256 / shape.width)
@@ -92,7 +124,9 @@ def with_free_settings(recipe: Recipe, wanted: Settings) -> Recipe:
     """The recipe with what may change in a started run (when to save, look and speak) as it is wanted now."""
     free = wanted.training.model_dump(exclude_none=True, exclude=(FIXED["training"] or set()) | LENGTH)
     training = recipe.settings.training.model_copy(update=free)
-    update = {"training": training, "checkpointing": wanted.checkpointing, "generation": wanted.generation}
+    fixed = recipe.settings.checkpointing.model_dump(include=FIXED["checkpointing"])
+    checkpointing = wanted.checkpointing.model_copy(update=fixed)
+    update = {"training": training, "checkpointing": checkpointing, "generation": wanted.generation}
     return Recipe(recipe.settings.model_copy(update=update), recipe.shape, recipe.text)
 
 
