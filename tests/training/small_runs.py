@@ -2,13 +2,16 @@
 
 import random
 from contextlib import contextmanager
+from pathlib import Path
 
 from crystalline import events
 from crystalline.events import EventLog
+from crystalline.model.transformer import Transformer
 from crystalline.pipeline import runner
 from crystalline.run_folder import RunFolder
 from crystalline.training import position
 from crystalline.training.loop import Trainer
+from crystalline.training.parameters import WorkingCopy
 from crystalline.training.recipe import Recipe, settle
 
 # What every small run has, unless a test says otherwise.
@@ -126,25 +129,42 @@ def stopping_at(step):
 class Poison:
     """Spoils one position of chosen batches: its loss, or its gradient; in workers too, which are forked later.
 
-    made: the trainer. batches: which, counted from 0; a batch is tried in one step only. place: which of the twelve.
+    batches: which, counted from 0; a batch is tried in one step only. place: which of the twelve.
     """
 
-    def __init__(self, made, monkeypatch, batches, loss=None, gradient=None, place=7):
+    def __init__(self, monkeypatch, batches, loss=None, gradient=None, place=7):
         self.active = False
-        compute, real = position.compute, made.model.loss
+        compute, real_loss, real_gradients = position.compute, Transformer.loss, WorkingCopy.gradients
 
-        def spoiled(model, text, batch, number, targets):
+        def spoiled(copy, text, batch, number, *rest):
             self.active = batch in batches and number == place
             try:
-                return compute(model, text, batch, number, targets)
+                return compute(copy, text, batch, number, *rest)
             finally:
                 self.active = False
 
-        def spoiled_loss(tokens, targets):
-            value = real(tokens, targets)
+        def spoiled_loss(*arguments):
+            value = real_loss(*arguments)
             return loss(value) if loss and self.active else value
 
+        def spoiled_gradients(copy):
+            *others, (offset, last) = real_gradients(copy)
+            yield from others
+            yield offset, gradient(last.clone()) if gradient and self.active else last
+
         monkeypatch.setattr(position, "compute", spoiled)
-        monkeypatch.setattr(made.model, "loss", spoiled_loss)
-        if gradient:
-            made.parameters.parameters[-1].register_hook(lambda g: gradient(g.clone()) if self.active else None)
+        monkeypatch.setattr(Transformer, "loss", spoiled_loss)
+        monkeypatch.setattr(WorkingCopy, "gradients", spoiled_gradients)
+
+
+def processes_of(session: int) -> list[int]:
+    """Processes of a session that are not zombies."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(path.parent.name))
+    return found

@@ -12,7 +12,7 @@ from crystalline.errors import Interrupted, UserError
 from crystalline.events import EventLog
 from crystalline.pipeline.status import log_hash, status
 from crystalline.run_folder import write_json
-from crystalline.training import commands, node_zero, process
+from crystalline.training import commands, loop, node_zero, process
 from crystalline.training.loop import Trainer
 
 
@@ -167,7 +167,7 @@ def test_files_that_are_no_orders_are_removed(new_run):
 
 
 def test_spheres_are_recorded_and_shown(new_run, monkeypatch):
-    monkeypatch.setattr("crystalline.training.loop.SPHERES_EVERY", 0.0)
+    monkeypatch.setattr(loop, "SPHERES_EVERY", 0.0)
     run, seen = new_run("run"), []
     write_json(run.recipe, recipe_of(run).to_json())
 

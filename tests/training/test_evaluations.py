@@ -226,7 +226,7 @@ def test_going_back_forgets_what_was_found_since(new_run, monkeypatch):
 
     with monkeypatch.context() as patch, EventLog(run.events) as log:
         patch.setattr(Scribe, "evaluation", evaluation)
-        Poison(made, patch, (6, 7, 8), loss=lambda loss: loss * math.nan)
+        Poison(patch, (6, 7, 8), loss=lambda loss: loss * math.nan)
         made.train(log, workers=0)
     assert [(e["step"], e["to"]) for e in events.read(run.events, "training.rollback")] == [(9, 4)]
     assert [e["step"] for e in events.read(run.events, "training.best")] == [2, 4, 6]

@@ -142,7 +142,7 @@ def spoiled(run, monkeypatch, batches, workers=0, on_step=lambda facts, made: No
     if made.step == 0:
         made.parameters.values[made.parameters.matrices_from :] += 0.01  # else their first gradients are zero
     with monkeypatch.context() as patch, EventLog(run.events) as log:
-        Poison(made, patch, batches, **fault)
+        Poison(patch, batches, **fault)
         made.train(log, lambda facts: on_step(facts, made), workers)
     return made
 

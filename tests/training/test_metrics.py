@@ -10,6 +10,7 @@ from small_runs import recipe_of
 
 from crystalline import events
 from crystalline.events import EventLog
+from crystalline.training import loop, metrics
 from crystalline.training.loop import Trainer
 from crystalline.training.metrics import PARTS, SphereRecord
 from crystalline.training.position import PositionResult
@@ -95,13 +96,16 @@ def test_who_waits_for_a_slow_one_is_synchronising(new_run, monkeypatch):
     trainer = Trainer(run, recipe_of(run))
     team = trainer.team(2, lambda: False)
     try:
-        steps(team, trainer, range(2))
-        slow_ones = [sphere for sphere in team.spheres() if 11 in sphere["places"]]
-        other = next(sphere for sphere in team.spheres() if sphere not in slow_ones)
-        assert sum(sphere["sync"] for sphere in team.spheres()) > 0.5
-        assert other["sync"] > 0.25
-        shares = team.shares()
-        assert shares["sync"] > 0.2
+        while not all(worker.ready for worker in team.team):
+            steps(team, trainer, range(1))
+        before = {sphere["number"]: sphere["sync"] for sphere in team.spheres()}
+        steps(team, trainer, range(1, 2))
+        told = team.spheres()
+        for sphere in told:
+            waited = sphere["sync"] - before[sphere["number"]]
+            assert 11 in sphere["places"] or waited > 0.2
+        everything = sum(sphere[name] for sphere in told for name in ("busy", "update", "idle", "sync"))
+        assert team.shares()["sync"] == pytest.approx(sum(s["sync"] for s in told) / everything, rel=0.05)
     finally:
         team.close()
 
@@ -116,8 +120,21 @@ def test_shares_of_the_time(team):
     assert team.shares()["idle"] > 0.99, "since the last call there was nothing to do"
 
 
+def test_memory_is_looked_at_one_after_the_other(team, monkeypatch):
+    looked = []
+    monkeypatch.setattr(metrics, "proportional_memory", lambda pid: looked.append(pid) or 5_000_000 + len(looked))
+    pids = [worker.process.pid for worker in team.team]
+    assert [sphere["memory"] for sphere in team.spheres()] == [5_000_001, 5_000_002]
+    assert [sphere["memory"] for sphere in team.spheres()] == [5_000_003, 5_000_002]
+    assert [sphere["memory"] for sphere in team.spheres()] == [5_000_003, 5_000_004]
+    assert looked == pids * 2
+    monkeypatch.setattr(metrics, "proportional_memory", lambda pid: None)
+    steps(team, team.trainer, range(1))
+    assert team.spheres()[0]["memory"] > 1e7, "without it, the peak"
+
+
 def test_they_are_in_the_events(new_run, monkeypatch):
-    monkeypatch.setattr("crystalline.training.loop.SPHERES_EVERY", 0.0)
+    monkeypatch.setattr(loop, "SPHERES_EVERY", 0.0)
     run = new_run("run")
     trainer = Trainer(run, recipe_of(run))
     with EventLog(run.events) as log:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from small_runs import checkpoint_names, recipe_of, steps_of, train, trainer
+from small_runs import checkpoint_names, processes_of, recipe_of, steps_of, train, trainer
 
 from crystalline import events
 from crystalline.errors import EXIT_SYSTEM, Interrupted, UserError
@@ -237,19 +237,6 @@ def test_training_that_fails_lets_a_save_become_whole(run, monkeypatch):
         trained(run, 0, fail)
     assert checkpoint_names(run) == ["step-00000002"]
     assert ("checkpoint", 2) in kinds(run)
-
-
-def processes_of(group):
-    """Processes of a process group that are not zombies."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        if int(fields[2]) == group and fields[0] != "Z":
-            found.append(int(path.parent.name))
-    return found
 
 
 @pytest.mark.skipif(not LINUX, reason="looks into /proc")

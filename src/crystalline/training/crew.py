@@ -192,6 +192,11 @@ class Crew:
     def told(self) -> list[dict[str, Any]]:
         """The records of those who are there, in the order of their numbers."""
         workers = sorted(self.members, key=lambda worker: worker.number)
+        # Looking at memory takes milliseconds, in which nobody computes: at new ones, and else at one each time.
+        longest_ago = min(workers, key=lambda worker: worker.record.memory_read, default=None)
+        for worker in workers:
+            if worker.record.memory is None or worker is longest_ago:
+                worker.record.read_memory()
         return [worker.record.told(worker.since, worker.order, worker.changed) for worker in workers]
 
     def times(self) -> dict[str, float]:

@@ -72,7 +72,7 @@ def proportional_memory(pid: int) -> int | None:
     """Bytes of a process in memory, a page that n processes share counted as 1/n of a page; None if not known.
 
     The kernel's Pss. Over all processes of a run it adds up to what the run takes. Reading it walks all pages of the
-    process, about 5 ms for each GB.
+    process: some milliseconds of processor time for each GB.
     """
     return _number(PROC / str(pid) / "smaps_rollup", "Pss:", 1024)
 

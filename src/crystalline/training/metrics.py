@@ -48,6 +48,8 @@ class SphereRecord:
     errors: int = 0  # exceptions, deaths and hangs together
     deaths: int = 0
     hung: int = 0
+    memory: int | None = None  # bytes; pages that several processes share in equal parts, None: not read yet
+    memory_read: float = 0.0  # when, by the monotonic clock
     peak: int = 0  # bytes, what is shared counted in full
 
     def begin_step(self) -> None:
@@ -80,7 +82,7 @@ class SphereRecord:
 
     def begin(self, pid: int) -> None:
         """A process starts to be this sphere."""
-        self.pid, self.state = pid, "starting"
+        self.pid, self.state, self.memory = pid, "starting", None
 
     def undone(self) -> None:
         """What it has done of this step is done again by others."""
@@ -102,14 +104,18 @@ class SphereRecord:
         else:
             self.waited += seconds
 
+    def read_memory(self) -> None:
+        """Look how much memory its process has now."""
+        self.memory, self.memory_read = proportional_memory(self.pid), time.monotonic()
+
     def told(self, since: float, order: str, changed: float) -> dict[str, Any]:
         """The record in words and numbers that JSON has.
 
         since: when its process began. order: what it is at, "" when it waits, and changed: since when, by the
         monotonic clock.
 
-        memory: bytes; pages that several processes share in equal parts (Pss) where the system tells, else the peak
-        with what is shared counted in full.
+        memory: bytes when last read; pages that several processes share in equal parts (Pss) where the system tells,
+        else the peak with what is shared counted in full.
         """
         now = time.monotonic()
         names = (
@@ -133,7 +139,7 @@ class SphereRecord:
             "summing": self.summing,
             "reducing": self.reducing,
             **{name: getattr(self, name) for name in ("messages", "errors", "deaths", "hung")},
-            "memory": proportional_memory(self.pid) or self.peak,
+            "memory": self.memory or self.peak,
         }
 
     def times(self, waiting: float = 0.0) -> dict[str, float]:
