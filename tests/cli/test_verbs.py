@@ -84,6 +84,45 @@ def test_flags_and_set_reach_the_recipe(new_run, cllm):
     assert (settings["optimizer"]["name"], settings["training"]["accumulation"]) == ("adamw", 2)
 
 
+def test_a_length_in_tokens_or_epochs_wins_over_the_file_and_can_grow(new_run, cllm):
+    """The file says 6 steps; a step has 12 windows of 32 tokens."""
+
+    def steps(*flags):
+        code, out, err = cllm("run", new_run, *flags)
+        assert code == EXIT_OK, err
+        assert "trained to step" in out
+        return json.loads((new_run / "recipe.json").read_text())["settings"]["training"]["steps"]
+
+    assert steps("--tokens", "768") == 2
+    assert steps("--tokens", "768") == 2
+    assert steps("--tokens", "1152") == 3
+    tokens = json.loads((new_run / "shards" / "index.json").read_text())["splits"]["train"]["tokens"]
+    epochs = 4.2 * 384 / tokens
+    assert steps("--epochs", str(epochs)) == 4
+    assert cllm("run", new_run, "--tokens", "384")[0] == 2, "it is at step 4 already"
+
+
+def test_a_run_that_ended_early_says_so(new_run, cllm, monkeypatch):
+    from crystalline.model.scoring import Score
+    from crystalline.training.scribe import Scribe
+
+    monkeypatch.setattr(Scribe, "evaluation", lambda self: Score(float(self.job.step), 1, 1))  # worse and worse
+    flags = ["--steps", "30", "--set", "training.patience=2", "--set", "training.evaluate_every=1"]
+    code, out, err = cllm("run", new_run, *flags)
+    assert code == EXIT_OK
+    assert "training ends at step 4 of 30: 2 evaluations in a row were no better" in err
+    assert f"{new_run} is trained to step 4 of 30, where it was ended early" in out
+    code, out, _ = cllm("run", new_run, *flags)
+    assert (code, f"{new_run} is done already: trained to step 4 of 30" in out) == (EXIT_OK, True)
+    assert "training.patience=0" in out
+    out = cllm("status", new_run)[1]
+    assert f"{new_run}: done" in out
+    assert "ended early" in out
+    assert re.search(r"best +\d\.\d+ bits per byte at step 1", out)
+    assert cllm("hash", new_run / "checkpoints" / "best")[1] == cllm("hash", new_run / "checkpoints/step-00000001")[1]
+    assert cllm("generate", new_run / "checkpoints" / "best", "-p", "def", "-n", "3")[0] == EXIT_OK
+
+
 def test_a_seed_makes_a_model(new_run, run, tmp_path, cllm):
     assert cllm("run", new_run, "--seed", "1")[0] == EXIT_OK
     other, same = cllm("hash", new_run)[1], cllm("hash", run)[1]

@@ -56,6 +56,11 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
     from crystalline.settings import parse_assignment
 
     values = dict(parse_assignment(text) for text in args.set)
+    # A length from the settings file must not win over one that was just typed.
+    if args.tokens is not None or args.epochs is not None:
+        values.setdefault("training.steps", "auto")
+    if args.epochs is not None:
+        values.setdefault("training.tokens", "auto")
     flags = {
         "training.minutes": args.minutes,
         "training.steps": args.steps,
