@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sysconfig
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 from commands import Command
 from crystalline.cli.main import main
 from made_up import MadeUpRun
+
+# A shell that starts tests in the background has them ignore Ctrl-C, which some of them press.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 

@@ -98,6 +98,15 @@ def test_links_lead_somewhere(page):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_every_guarantee_has_its_tests():
+    """Each test that docs/reliability.md names is there; `::name` belongs to the file named before it."""
+    file, named = "", 0
+    for path, name in re.findall(r"`(tests/[\w/]+\.py)?::(\w+)`", (ROOT / "docs/reliability.md").read_text()):
+        file, named = path or file, named + 1
+        assert f"def {name}(" in (ROOT / file).read_text(), f"{file} has no {name}"
+    assert named > 40
+
+
 def test_the_readme_tree_is_the_tree():
     """Each path in the README's file tree exists, and each folder of the package is in it."""
     tree = re.search(r"## The code\n.*?```text\n(.*?)```", (ROOT / "README.md").read_text(), re.S).group(1)

@@ -226,6 +226,13 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
+def remove_folder(path: Path) -> None:
+    """Remove a folder, its name at once: a kill in the middle leaves a hidden `.NAME.*.partial`, no half of it."""
+    part = _temporary(path)
+    os.rename(path, part)
+    shutil.rmtree(part, ignore_errors=True)
+
+
 def replace_link(path: Path, target: str) -> None:
     """Let the symbolic link `path` lead to `target`, at once."""
     part = _temporary(path)

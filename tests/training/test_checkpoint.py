@@ -319,6 +319,23 @@ def test_two_whole_ones_stay_even_when_those_that_should_are_damaged(run):
     assert checkpoint_names(run) == ["step-00000002", "step-00000005"]
 
 
+def test_a_kill_while_removing_leaves_no_half_checkpoint(run, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def die(path, **_):
+        next(path.iterdir()).unlink()
+        raise Killed
+
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", die)
+    with pytest.raises(Killed):
+        prune(run, 3, Retention(2))
+    monkeypatch.undo()
+    assert [name for name in checkpoint_names(run) if not name.startswith(".")] == ["step-00000002", "step-00000003"]
+    with run.lock():  # the next command removes what is left
+        assert checkpoint_names(run) == ["step-00000002", "step-00000003"]
+
+
 def test_what_is_on_disk_is_no_more_than_the_plan_says(run, monkeypatch):
     """Proof 13: at most keep checkpoints and the one being written, with the default settings."""
     one = sum(path.stat().st_size for path in store.newest_whole(run).iterdir())

@@ -15,6 +15,7 @@ evaluation when that is wanted.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from crystalline.run_folder import (
     damage,
     new_folder,
     read_json,
+    remove_folder,
     replace_link,
     reporting_os_errors,
     write_json,
@@ -108,7 +110,8 @@ def prune(run: RunFolder, step: int, retention: Retention) -> None:
         whole = next((s for s in older_first if not damage(folders[s])), None)
         leaving = [s for s in leaving if s != whole]
     for s in leaving:
-        shutil.rmtree(folders[s], ignore_errors=True)
+        with contextlib.suppress(OSError):  # what cannot be removed does no harm
+            remove_folder(folders[s])
 
 
 def mark_best(run: RunFolder, step: int | None) -> None:

@@ -192,7 +192,7 @@ def memory(recipe: Recipe, workers: int) -> float:
     tokens = t.micro_batch * shape.context
     table = shape.vocabulary * shape.width * (4 + item + 4)
     # The scribe works on a copy of weights and state. It looks forward only: logits, and in bf16 copies of weights.
-    scribe = tokens * (block + logits) + table + (2 * shape.parameters if bf16 else 0) + WORKER_MEMORY
+    scribe = tokens * logits + shape.vocabulary * shape.width * (4 + item) + (2 * shape.parameters if bf16 else 0)
     copy = shape.parameters * (4 + 4 * _states(recipe.settings))
     own = shape.parameters * (8 + 4 + (8 if bf16 else 0)) + tokens * (shape.layers * block + logits) + table
     return BASE_MEMORY + shared + own * max(1, workers) + WORKER_MEMORY * workers + copy + scribe

@@ -11,6 +11,7 @@ dies with it. If it dies itself, what must be done is done again from the same c
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import traceback
@@ -36,6 +37,7 @@ from crystalline.training.memory import Field, SharedMemory
 from crystalline.training.parameters import FlatParameters
 from crystalline.training.workspace import Workspace
 
+log = logging.getLogger("crystalline.training")
 SAMPLE_TOKENS = 48
 NICENESS = 5  # beside a busy worker about a quarter of a core: done in time, and hardly felt
 DEATHS = 3  # of processes over one job, after which something is wrong
@@ -89,6 +91,7 @@ class Scribe:
         self.job: Job | None = None
         self.left: list[str] = []  # parts of the job that have not ended
         self.deaths = 0
+        self.done: list[Report] = []  # here and not by a process
         self.process: BaseProcess | None = None
         self.pipe: Connection | None = None
 
@@ -96,7 +99,7 @@ class Scribe:
 
     @property
     def busy(self) -> bool:
-        return self.process is not None
+        return self.process is not None or bool(self.done)
 
     @property
     def working_on_needed(self) -> bool:
@@ -110,14 +113,19 @@ class Scribe:
             if name == "weights" or "checkpoint" in job.parts:
                 self.copy[name].copy_(tensor)
         self.job, self.left, self.deaths = job, list(job.parts), 0
-        self._start()
+        if not self._start():
+            log.warning(
+                "the system gives no more processes: training waits while step %d is saved and shown", job.step
+            )
+            self.done = [_report(job.step, part, getattr(self, part)) for part in self.left]
+            self.left = []
 
     def reports(self, wait: float = 0.0) -> list[Report]:
         """What has ended since the last call, waiting at most `wait` seconds for the first.
 
         Raises UserError when processes keep dying over something that must not be lost.
         """
-        found: list[Report] = []
+        found, self.done = self.done, []
         while self.pipe is not None and self.pipe.poll(0.0 if found else wait):
             try:
                 report: Report = self.pipe.recv()
@@ -145,17 +153,24 @@ class Scribe:
                 found += self.reports(1.0)
         return found + self.give_up()
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
+        """Start a process for what is left; whether the system gave one."""
         assert self.job is not None
         ours, theirs = multiprocessing.Pipe(duplex=False)
         context = multiprocessing.get_context("fork")
         work = [(part, getattr(self, part)) for part in self.left]
-        self.process = context.Process(
+        child = context.Process(
             target=_main, args=(theirs, os.getpid(), self.job.step, self._take_copy, work), daemon=True, name="scribe"
         )
-        self.process.start()
-        theirs.close()
-        self.pipe = ours
+        try:
+            child.start()
+        except OSError:
+            ours.close()
+            return False
+        finally:
+            theirs.close()
+        self.process, self.pipe = child, ours
+        return True
 
     def _ended(self) -> list[Report]:
         """The process has left. When it died in the middle of something, go on from there."""
@@ -178,8 +193,13 @@ class Scribe:
             )
         if part not in self.job.needed:
             self.left.remove(part)
-        if self.left:
-            self._start()
+        if self.left and not self._start():
+            raise UserError(
+                f"could not finish the {self.left[0]} of step {self.job.step}",
+                f"its process died (exit code {code}), and the system gives no other one",
+                "look at the limit of processes (ulimit -u), then give the same command again: it continues",
+                EXIT_SYSTEM,
+            )
         return [] if part in self.job.needed else [Report(self.job.step, part, error=error)]
 
     def _forget(self) -> None:
@@ -240,12 +260,15 @@ def _main(
         os.nice(NICENESS)
         prepare()
         for part, do in work:
-            try:
-                report = Report(step, part, do())
-            except Exception as error:  # told to Node Zero, which decides
-                report = Report(step, part, error=error)
-            pipe.send(report)
+            pipe.send(_report(step, part, do))
     except BaseException:
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
+
+
+def _report(step: int, part: str, do: Callable[[], Any]) -> Report:
+    try:
+        return Report(step, part, do())
+    except Exception as error:  # told to Node Zero, which decides
+        return Report(step, part, error=error)
