@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import errno
 from collections.abc import Iterable
+from typing import Any
 
 # Exit codes of `cllm`, documented in docs/commands.md. 130 is the shell's own code for Ctrl-C.
 EXIT_OK = 0
@@ -34,7 +35,7 @@ class UserError(Exception):
         super().__init__(f"{what}\n  why: {why}\n  fix: {fix}")
         self.what, self.why, self.fix, self.exit_code = what, why, fix, exit_code
 
-    def __reduce__(self) -> tuple[type[UserError], tuple[str, str, str, int]]:
+    def __reduce__(self) -> tuple[type[UserError], tuple[Any, ...]]:
         return UserError, (self.what, self.why, self.fix, self.exit_code)  # so that a process can send it to another
 
 

@@ -58,7 +58,8 @@ def test_everything_is_done_once_in_order(new_run, cllm):
     # Saved before it is measured, so that nothing in measuring can cost work.
     last = [event["kind"] for event in read(new_run / "events.jsonl") if event.get("step") == 6]
     assert last == [
-        "training.step", "training.checkpoint", "training.evaluation", "training.sample", "training.finished",
+        "training.step", "training.spheres", "training.checkpoint", "training.evaluation", "training.sample",
+        "training.finished",
     ]  # fmt: skip
 
 

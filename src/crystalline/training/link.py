@@ -78,6 +78,9 @@ class Lost(UserError):
             EXIT_SYSTEM,
         )
 
+    def __reduce__(self) -> tuple[type[Lost], tuple[str]]:
+        return Lost, (self.why,)
+
 
 class Link:
     """This rank's connection to all others. Each method is called by all ranks, in the same order.

@@ -114,9 +114,7 @@ class Scribe:
                 self.copy[name].copy_(tensor)
         self.job, self.left, self.deaths = job, list(job.parts), 0
         if not self._start():
-            log.warning(
-                "the system gives no more processes: training waits while step %d is saved and shown", job.step
-            )
+            log.warning("the system gives no more processes: training waits while step %d is saved", job.step)
             self.done = [_report(job.step, part, getattr(self, part)) for part in self.left]
             self.left = []
 
