@@ -263,8 +263,8 @@ def main():
     for name, seconds in medians.items():
         share = seconds / sum(medians.values())
         print(f"  {name:20} {1000 * seconds:8,.1f} ms of a step, {share:.1%}")
-    print(f"Where the time of the {workers} workers goes:")
-    shares = [result["shares"] for result in found["crystalline"]]
+    print(f"Where the time of the {ours[0]['threads']} workers goes:")
+    shares = [result["shares"] for result in ours]
     for name in shares[0]:
         print(f"  {name:20} {statistics.median(share[name] for share in shares):8.1%}")
 
