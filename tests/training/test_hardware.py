@@ -77,6 +77,6 @@ def test_memory_counts_what_processes_share_once():
 
 
 def test_where_the_system_does_not_tell_nothing_is_made_up(monkeypatch):
-    monkeypatch.setattr(hardware, "_kilobytes", lambda path, name: None)
+    monkeypatch.setattr(hardware.load, "kernel_number", lambda *_: None)
     assert hardware.resident_memory() is None
     assert hardware.describe()["memory"] is None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from crystalline.training import process
+from crystalline.training import load, process
 
 SIDES = (512, 1024)  # of the square matrices multiplied; smaller ones do not reach the peak, larger ones no more
 PROBE_SECONDS = 0.4
@@ -55,28 +55,12 @@ def resident_memory() -> int | None:
     Linux counts the proportional set size: a page that n processes share is a 1/n part of each.
     """
     pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
-    parts = [_proportional(pid) for pid in pids if pid]
+    parts = [load.proportional_memory(pid) for pid in pids if pid]
     return sum(part for part in parts if part is not None) if parts[0] is not None else None
 
 
-def _proportional(pid: int) -> int | None:
-    """The proportional set size of a process in bytes; None when it is gone or the system does not tell."""
-    return _kilobytes(Path(f"/proc/{pid}/smaps_rollup"), "Pss:")
-
-
 def _memory() -> int | None:
-    return _kilobytes(Path("/proc/meminfo"), "MemTotal:")
-
-
-def _kilobytes(path: Path, name: str) -> int | None:
-    """The bytes that a line "NAME 123 kB" of a file of the kernel tells."""
-    try:
-        for line in path.read_text().splitlines():
-            if line.startswith(name):
-                return int(line.split()[1]) * 1024
-    except OSError:  # not Linux, or the process has ended
-        pass
-    return None
+    return load.kernel_number(load.PROC / "meminfo", "MemTotal:", 1024)
 
 
 def _processor() -> str:

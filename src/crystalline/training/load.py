@@ -74,12 +74,12 @@ def proportional_memory(pid: int) -> int | None:
     The kernel's Pss. Over all processes of a run it adds up to what the run takes. Reading it walks all pages of the
     process: some milliseconds of processor time for each GB.
     """
-    return _number(PROC / str(pid) / "smaps_rollup", "Pss:", 1024)
+    return kernel_number(PROC / str(pid) / "smaps_rollup", "Pss:", 1024)
 
 
 def memory_kills() -> int:
     """How many processes the kernel has killed for lack of memory since it started; 0 where it does not tell."""
-    return _number(PROC / "vmstat", "oom_kill", 1) or 0
+    return kernel_number(PROC / "vmstat", "oom_kill", 1) or 0
 
 
 def _busy_seconds(proc: Path, cores: Iterable[int]) -> float | None:
@@ -94,7 +94,7 @@ def _busy_seconds(proc: Path, cores: Iterable[int]) -> float | None:
     return sum(busy) / os.sysconf("SC_CLK_TCK") if busy else None
 
 
-def _number(path: Path, name: str, unit: int) -> int | None:
+def kernel_number(path: Path, name: str, unit: int) -> int | None:
     """The number of a line "NAME 123 ..." times `unit`."""
     try:
         for line in path.read_text().splitlines():
