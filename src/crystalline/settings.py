@@ -76,6 +76,17 @@ class Model(Section):
     factor_scale: float = Field(
         1.0, ge=0, le=10, description="weight of the prime-factor vectors in an embedding; 0: plain"
     )
+    rotary: Literal["standard", "golden", "clock"] = Field(
+        "standard",
+        description="frequencies of the rotary positions: powers of a base, of the golden ratio, of a clock",
+    )
+    phases: list[Literal["lattice", "golden", "clock"]] = Field(
+        [], description="learned biases of attention, at first 0: by the tokens' spiral angles, by distance"
+    )
+    value_embeddings: bool = Field(False, description="add a vector of the token to the values of every other layer")
+    ngram_rows: int = Field(
+        0, ge=0, le=100_000_000, description="vectors for pairs of neighbouring tokens, in two hash tables; 0: none"
+    )
 
 
 class Training(Section):
@@ -122,11 +133,25 @@ class Optimizer(Section):
         None, gt=0, le=100, description="peak rate of the embeddings and gains"
     )
     momentum: float = Field(0.95, ge=0, lt=1, description="of Muon and SGD")
+    momentum_warmup: int = Field(
+        300, ge=0, description="updates over which Muon's momentum rises from 0.85 to its value; 0: none"
+    )
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW, average of the gradient")
     beta2: float = Field(0.95, ge=0, lt=1, description="AdamW, average of its square")
     epsilon: float = Field(1e-8, gt=0, description="AdamW, added to the divisor")
     weight_decay: float = Field(0.1, ge=0, le=10, description="on matrices")
     clip_norm: float = Field(1.0, ge=0, description="largest gradient norm; 0: no clipping")
+
+
+class Objective(Section):
+    """What is minimised besides the cross-entropy, in the first part of the run. Evaluations never count it."""
+
+    name: Literal["cross-entropy", "prefix", "roots", "kernel"] = Field(
+        "cross-entropy",
+        description="nothing besides; or to predict the token that begins the target, its root, or what is similar",
+    )
+    weight: float = Field(0.25, ge=0, le=10, description="of the second part at the start")
+    until: float = Field(2 / 3, gt=0, le=1, description="share of the steps after which its weight has fallen to 0")
 
 
 class Scheduler(Section):
@@ -178,6 +203,7 @@ class Settings(Section):
     model: Model = Model()
     training: Training = Training()
     optimizer: Optimizer = Optimizer()
+    objective: Objective = Objective()
     scheduler: Scheduler = Scheduler()
     checkpointing: Checkpointing = Checkpointing()
     generation: Generation = Generation()

@@ -96,7 +96,8 @@ def test_causal_attention(monkeypatch, dtype, time, kv_heads, width, one_kernel)
         monkeypatch.setattr(operations, "has_attention", lambda *_: False)
     q = numbers(2, 4, time, width).to(dtype)
     k, v = (numbers(2, kv_heads, time, width, seed=s).to(dtype) for s in (1, 2))
-    assert_alike(both(monkeypatch, operations.causal_attention, q, k, v), dtype)
+    for scale in (width**-0.5, 0.31):
+        assert_alike(both(monkeypatch, lambda a, b, c: operations.causal_attention(a, b, c, scale), q, k, v), dtype)  # noqa: B023
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -105,7 +106,7 @@ def test_attention_passes_bad_numbers_on(bad):
         q, k, v = (numbers(1, 2, 40, 16, seed=s).bfloat16().requires_grad_() for s in range(3))
         with torch.no_grad():
             (q, k, v)[place][0, 1, 7, 3] = bad
-        out = operations.causal_attention(q, k, v)
+        out = operations.causal_attention(q, k, v, 0.25)
         out.sum().backward()
         assert not torch.isfinite(out).all()
         assert not all(torch.isfinite(x.grad).all() for x in (q, k, v))

@@ -10,6 +10,7 @@ from small_runs import checkpoint_names, made_up_text, prepared_run, steps_of, s
 
 from crystalline import events
 from crystalline.errors import Interrupted
+from crystalline.events import EventLog
 from crystalline.model import store
 from crystalline.run_folder import RunFolder, damage
 from crystalline.training import checkpoint
@@ -100,6 +101,43 @@ def test_a_run_killed_thrice_ends_as_one_never_stopped(new_run, optimizer, preci
     assert steps_of(broken) == steps_of(whole)
     done = [event["step"] for event in events.read(broken.events, "training.step")]
     assert done == [1, 2, 3, 4, 5, 4, 5, 6, 4, 5, 6, 7, 8, 7, 8, 9, 10], "the stops were where they should be"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"objective__name": "prefix"},
+        {"objective__name": "roots"},
+        {"objective__name": "kernel"},
+        {"model__phases": ["lattice", "clock"], "model__rotary": "golden"},
+        {"model__value_embeddings": True, "model__ngram_rows": 500},
+    ],
+)
+def test_with_every_idea_of_the_lattice_the_same(new_run, options):
+    """Workers, stopping and going on change no bit, and the options do change what is trained."""
+    expected = train(new_run("whole"), **options)
+    broken = new_run("broken")
+    with stopping_at(4) as stop:
+        train(broken, stop, checkpointing__every_steps=3, **options)
+    with EventLog(broken.events) as log:
+        resumed = trainer(broken, checkpointing__every_steps=3, **options)
+        assert resumed.step == 3
+        resumed.train(log, workers=2)
+    assert resumed.parameters.hash() == expected.parameters.hash() != train(new_run("plain")).parameters.hash()
+
+
+def test_evaluations_count_the_cross_entropy_alone(new_run):
+    """Before the first step all answers are as likely, to everybody; so a term beside the loss can be seen."""
+    loss = {}
+    for name in ("cross-entropy", "roots"):
+        run = new_run(name)
+        trained = train(run, training__steps=1, training__evaluate_every=1, objective__name=name)
+        step = next(events.read(run.events, "training.step"))
+        assert step["loss"] > math.log(trained.recipe.shape.vocabulary) - 0.01
+        evaluation = next(events.read(run.events, "training.evaluation"))
+        loss[name] = step["loss"], evaluation["cross_entropy"]
+    assert loss["roots"][0] > loss["cross-entropy"][0] + 0.5, "0.25 times the surprise of the root"
+    assert abs(loss["roots"][1] - loss["cross-entropy"][1]) < 0.1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

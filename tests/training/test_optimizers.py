@@ -30,10 +30,12 @@ def matrices_of(parameters: FlatParameters, flat: torch.Tensor) -> list[torch.Te
     return [flat[m.start : m.end].view(m.rows, m.columns) for m in parameters.matrices]
 
 
-def run_both(name: str, steps: int = 10):
-    """Our weights and the reference's after the same gradients and rates."""
+def run_both(name: str, steps: int = 10, warming: bool = False):
+    """Our weights and the reference's after the same gradients and rates; `warming`: Muon's momentum, in 4 steps."""
     ours = flat_parameters()
-    s = Optimizer(name=name, learning_rate=0.03, embedding_learning_rate=0.02, weight_decay=0.1)
+    s = Optimizer(
+        name=name, learning_rate=0.03, embedding_learning_rate=0.02, weight_decay=0.1, momentum_warmup=4 * warming
+    )
     steppers = optimizers.make(ours, s, torch.bfloat16)
     middle = ours.matrices_from
     tables = torch.nn.Parameter(ours.values[:middle].clone())
@@ -56,6 +58,8 @@ def run_both(name: str, steps: int = 10):
         share = number / steps
         for optimizer, rate in zip(theirs, base, strict=True):
             optimizer.param_groups[0]["lr"] = rate * share
+            if warming:
+                optimizer.param_groups[0]["momentum"] = [0.875, 0.9, 0.925, 0.95][min(number, 4) - 1]
         tables.grad = gradient[:middle].clone()
         for matrix, grad in zip(matrices, matrices_of(ours, gradient), strict=True):
             matrix.grad = grad.clone()
@@ -67,10 +71,13 @@ def run_both(name: str, steps: int = 10):
     return ours, tables.detach(), [m.detach() for m in matrices]
 
 
-@pytest.mark.parametrize(("name", "tolerance"), [("adamw", 1e-6), ("sgd", 1e-5), ("muon", 2e-2)])
-def test_equals_torch(name, tolerance):
+@pytest.mark.parametrize(
+    ("name", "tolerance", "warming"),
+    [("adamw", 1e-6, False), ("sgd", 1e-5, False), ("muon", 2e-2, False), ("muon", 2e-2, True)],
+)
+def test_equals_torch(name, tolerance, warming):
     """Muon iterates in bf16 (8 bits), so products of another order differ in the third digit."""
-    ours, tables, matrices = run_both(name)
+    ours, tables, matrices = run_both(name, warming=warming)
     scale = 1e-6 if name != "sgd" else 1e-5
     torch.testing.assert_close(ours.values[: ours.matrices_from], tables, rtol=scale, atol=scale)
     for mine, theirs in zip(matrices_of(ours, ours.values), matrices, strict=True):

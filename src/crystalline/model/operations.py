@@ -83,22 +83,22 @@ def split_heads(
     return q.to(qkv.dtype), k.to(qkv.dtype), v
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k' / sqrt(W)) v, each query seeing the keys up to its own, as (B, T, H W).
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """softmax(q k' scale) v, each query seeing the keys up to its own, as (B, T, H W).
 
     q: (B, H, T, W); k, v: (B, K, T, W).
     """
     kernels = usable(q)
     if kernels is not None and has_attention(kernels, q.dtype):
-        result: Tensor = _Attention.apply(kernels, q, k, v)  # type: ignore[no-untyped-call]
+        result: Tensor = _Attention.apply(kernels, q, k, v, scale)  # type: ignore[no-untyped-call]
         return result
     if q.shape[1] != k.shape[1]:
         k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
         v = v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)
     if kernels is None or not torch.is_grad_enabled():
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
     else:
-        out = _AttentionByProducts.apply(kernels, q, k, v)  # type: ignore[no-untyped-call]
+        out = _AttentionByProducts.apply(kernels, q, k, v, scale)  # type: ignore[no-untyped-call]
     return out.transpose(1, 2).flatten(2)
 
 
@@ -222,11 +222,11 @@ class _Attention(torch.autograd.Function):
     """Where the processor has bf16 dot products: all of it in one kernel, which keeps no scores."""
 
     @staticmethod
-    def forward(ctx: Any, kernels: CDLL, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def forward(ctx: Any, kernels: CDLL, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         q, k, v = (x.contiguous() for x in (q, k, v))
         batch, heads, time, width = q.shape
         out, logs = torch.empty((batch, time, heads * width), dtype=q.dtype), torch.empty((batch, heads, time))
-        ctx.sizes = (batch, heads, k.shape[1], time, width, width**-0.5)
+        ctx.sizes = (batch, heads, k.shape[1], time, width, scale)
         if not call(kernels, "attention", q.dtype, q, k, v, out, logs, *ctx.sizes):
             raise MemoryError(f"no memory for attention over {time} tokens")
         ctx.save_for_backward(q, k, v, logs)
@@ -241,14 +241,14 @@ class _Attention(torch.autograd.Function):
         tensors = (dout.contiguous(), q, k, v, logs, *gradients)
         if not call(ctx.kernels, "attention_backward", q.dtype, *tensors, *ctx.sizes):
             raise MemoryError(f"no memory for attention over {q.shape[2]} tokens")
-        return None, *gradients
+        return None, *gradients, None
 
 
 class _AttentionByProducts(torch.autograd.Function):
     """Elsewhere. Scores of a block of queries against the keys up to its end, one block after the other."""
 
     @staticmethod
-    def forward(ctx: Any, kernels: CDLL, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def forward(ctx: Any, kernels: CDLL, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         shape, dtype = q.shape, q.dtype
         time, width = shape[2:]
         q, k, v = (x.reshape(-1, time, width) for x in (q, k, v))
@@ -257,11 +257,11 @@ class _AttentionByProducts(torch.autograd.Function):
         for start in range(0, time, QUERY_BLOCK):
             end = min(start + QUERY_BLOCK, time)
             p = torch.bmm(q[:, start:end], k[:, :end].mT)
-            call(kernels, "causal_softmax", dtype, p, len(p), end - start, end, start, width**-0.5)
+            call(kernels, "causal_softmax", dtype, p, len(p), end - start, end, start, scale)
             out[:, start:end] = torch.bmm(p, v[:, :end])
             probabilities.append(p)
         ctx.save_for_backward(q, k, v, *probabilities)
-        ctx.kernels = kernels
+        ctx.kernels, ctx.scale = kernels, scale
         return out.view(shape)
 
     @staticmethod
@@ -278,10 +278,10 @@ class _AttentionByProducts(torch.autograd.Function):
             end = min(start + QUERY_BLOCK, time)
             dv[:, :end] += torch.bmm(p.mT, dout[:, start:end])
             ds = torch.bmm(dout[:, start:end], v[:, :end].mT)
-            call(ctx.kernels, "causal_softmax_backward", dtype, ds, p, len(p), end - start, end, start, width**-0.5)
+            call(ctx.kernels, "causal_softmax_backward", dtype, ds, p, len(p), end - start, end, start, ctx.scale)
             dq[:, start:end] = torch.bmm(ds, k[:, :end])
             dk[:, :end] += torch.bmm(ds.mT, q[:, start:end])
-        return None, dq.view(shape), dk.to(dtype).view(shape), dv.to(dtype).view(shape)
+        return None, dq.view(shape), dk.to(dtype).view(shape), dv.to(dtype).view(shape), None
 
 
 class _SwiGLU(torch.autograd.Function):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from crystalline import settings as settings_module
 from crystalline.errors import EXIT_USAGE, UserError, suggest
+from crystalline.lattice.primes import next_prime
 
 # name -> layers, width, heads, context, sequences in a position. The name is roughly the number of parameters
 # with the vocabulary that a fitting amount of text would choose.
@@ -44,6 +45,35 @@ class Shape:
     factor_scale: float = 1.0  # weight of the prime-factor vectors; 0 is a plain embedding
     factors: int = 0  # number of factor vectors
     norm_epsilon: float = 1e-6
+    # What follows has no place in the plain layout that other programs read; see `beyond_plain`.
+    rotary: str = "standard"  # or "golden", "clock": the frequencies of the rotary positions
+    phases: tuple[str, ...] = ()  # "lattice", "golden", "clock": learned biases of attention
+    value_embeddings: bool = False
+    ngram_rows: int = 0  # of the memory of pairs of tokens, both tables together
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "phases", tuple(self.phases))  # JSON has lists
+
+    @property
+    def beyond_plain(self) -> list[str]:
+        """The settings for which there is no exact plain (Qwen3) form of this network; empty: it has one."""
+        used = {
+            "model.rotary": self.rotary != "standard",
+            "model.phases": bool(self.phases),
+            "model.value_embeddings": self.value_embeddings,
+            "model.ngram_rows": bool(self.ngram_rows),
+        }
+        return [name for name, is_used in used.items() if is_used]
+
+    @property
+    def attention_width(self) -> int:
+        """Of a head's queries and keys: its own, and a cosine and a sine for each phase."""
+        return self.head_width + 2 * len(self.phases)
+
+    @property
+    def value_layers(self) -> range:
+        """The layers with value embeddings: every other one, the last among them."""
+        return range((self.layers - 1) % 2, self.layers, 2) if self.value_embeddings else range(0)
 
     @property
     def block_parameters(self) -> int:
@@ -56,7 +86,10 @@ class Shape:
     def parameters(self) -> int:
         """All trained weights."""
         tables = (self.vocabulary + (self.factors if self.factor_scale else 0)) * self.width
-        return self.block_parameters + tables + self.width
+        tables += len(self.value_layers) * self.vocabulary * self.kv_heads * self.head_width
+        tables += sum(table_sizes(self.ngram_rows)) * self.width + (self.layers if self.ngram_rows else 0)
+        phases = self.layers * self.heads * len(self.phases)
+        return self.block_parameters + tables + phases + self.width
 
     @property
     def flops_per_token(self) -> int:
@@ -108,7 +141,23 @@ def shape_of(wanted: settings_module.Model, size: str, vocabulary: int, factors:
         rope_base=wanted.rope_base,
         factor_scale=wanted.factor_scale,
         factors=factors if wanted.factor_scale else 0,
+        rotary=wanted.rotary,
+        phases=tuple(wanted.phases),
+        value_embeddings=wanted.value_embeddings,
+        ngram_rows=wanted.ngram_rows,
     )
+
+
+def table_sizes(rows: int) -> tuple[int, ...]:
+    """The sizes of the two tables of the n-gram memory, about `rows` together: different primes.
+
+    Two pairs of tokens share their vectors in both only if their hashes agree modulo the product of the primes
+    (Chinese remainder theorem; Cheng et al. 2026, "Engram", arXiv 2601.07372).
+    """
+    if not rows:
+        return ()
+    first = next_prime(rows // 2)
+    return first, next_prime(first)
 
 
 def _multiple(value: float, of: int) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from crystalline.errors import EXIT_DAMAGED, UserError
 from crystalline.model.shape import Shape
-from crystalline.model.transformer import Transformer
+from crystalline.model.transformer import Transformer, build
 from crystalline.run_folder import RunFolder, damage, read_json
 from crystalline.settings import Generation
 from crystalline.tokens.codes import TokenCodes
@@ -98,8 +98,7 @@ def read_model(folder: Path) -> Transformer:
     recipe = read_recipe(folder)
     shape = Shape(**recipe["shape"])
     dtype = torch.bfloat16 if recipe["settings"]["training"]["precision"] == "bf16" else torch.float32
-    bags = TokenCodes.load(folder).bags() if shape.factors else None
-    model = Transformer(shape, bags, dtype)
+    model = build(shape, TokenCodes.load(folder), dtype)
     model.load_state_dict(read_weights(folder))
     return model.eval().requires_grad_(False)
 

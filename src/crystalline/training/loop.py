@@ -19,7 +19,8 @@ from crystalline.errors import EXIT_DAMAGED, Interrupted, UserError
 from crystalline.events import EventLog
 from crystalline.model import store
 from crystalline.model.generation import visible
-from crystalline.model.transformer import Transformer
+from crystalline.model.objective import Objective
+from crystalline.model.transformer import build
 from crystalline.run_folder import RunFolder, damage
 from crystalline.tokens.codes import TokenCodes
 from crystalline.tokens.stream import TokenStream
@@ -58,10 +59,11 @@ class Trainer:
         self.run, self.recipe, self.ranks = run, recipe, ranks
         t = recipe.settings.training
         self.tokenizer = Tokenizer.load(run.tokenizer)
-        bags = TokenCodes.load(run.tokenizer).bags() if recipe.shape.factors else None
-        self.model = Transformer(recipe.shape, bags, recipe.dtype)
+        codes = TokenCodes.load(run.tokenizer)
+        self.model = build(recipe.shape, codes, recipe.dtype)
         self.model.initialize(t.seed)
-        self.workspace = Workspace(self.model, recipe, spheres=t.positions)
+        objective = Objective.of(recipe.settings.objective, recipe.steps, self.tokenizer, codes)
+        self.workspace = Workspace(self.model, recipe, t.positions, objective)
         self.parameters, self.optimizers = self.workspace.parameters, self.workspace.optimizers
         assert t.micro_batch is not None
         stream = TokenStream(run.shards, "train")

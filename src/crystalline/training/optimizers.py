@@ -16,6 +16,7 @@ from torch import Tensor
 from crystalline.settings import Optimizer as OptimizerSettings
 from crystalline.training.parameters import FlatParameters, Matrix
 
+MOMENTUM_AT_FIRST = 0.85  # of Muon, as in modded-nanogpt
 CHUNK = 1 << 16  # weights in a unit that has no shape
 
 
@@ -102,7 +103,7 @@ class Muon(RangeOptimizer):
 
     def __init__(self, parameters: FlatParameters, rate: float, s: OptimizerSettings, dtype: torch.dtype) -> None:
         super().__init__(parameters.values, parameters.matrices_from, parameters.values.numel(), rate)
-        self.momentum, self.decay, self.dtype = s.momentum, s.weight_decay, dtype
+        self.momentum, self.warmup, self.decay, self.dtype = s.momentum, s.momentum_warmup, s.weight_decay, dtype
         # The iteration multiplies min(rows, columns) times per weight; reading and writing cost about 64 of these.
         self.units = [Unit(m.start, m.end, m.size * (1 + min(m.rows, m.columns) / 64)) for m in parameters.matrices]
         self._matrices: dict[int, Matrix] = {m.start: m for m in parameters.matrices}
@@ -110,12 +111,17 @@ class Muon(RangeOptimizer):
     def step(self, unit: Unit, g: Tensor, share: float, number: int) -> None:
         matrix = self._matrices[unit.start]
         weights, velocity = self.touched(unit)
-        rate = self.rate * share
-        velocity.lerp_(g, 1 - self.momentum)
-        update = torch.lerp(g, velocity, self.momentum).view(matrix.rows, matrix.columns)  # Nesterov
+        rate, momentum = self.rate * share, self.momentum_at(number)
+        velocity.lerp_(g, 1 - momentum)
+        update = torch.lerp(g, velocity, momentum).view(matrix.rows, matrix.columns)  # Nesterov
         direction = orthogonalize(update, self.dtype).reshape(-1)
         scale = -rate * max(1.0, matrix.rows / matrix.columns) ** 0.5
         weights.mul_(1 - rate * self.decay).add_(direction, alpha=scale)
+
+    def momentum_at(self, number: int) -> float:
+        """Of update `number`, from 1. Early gradients soon point elsewhere, so older ones count less."""
+        start = min(MOMENTUM_AT_FIRST, self.momentum)
+        return start + (self.momentum - start) * (min(1.0, number / self.warmup) if self.warmup else 1.0)
 
 
 def orthogonalize(matrix: Tensor, dtype: torch.dtype, iterations: int = 5) -> Tensor:

@@ -138,7 +138,8 @@ def probe(settings: Settings, shape: Shape, micro_batch: int, seconds: float = 2
     # The probe's factor bags: three factors a token, more than real vocabularies have on average.
     offsets = np.arange(shape.vocabulary + 1, dtype=np.int64) * 3
     indices = np.arange(offsets[-1], dtype=np.int64) % max(1, shape.factors)
-    model = Transformer(shape, (indices, offsets) if shape.factors else None, dtype)
+    angles = np.zeros(shape.vocabulary) if shape.phases else None
+    model = Transformer(shape, (indices, offsets) if shape.factors else None, dtype, angles)
     model.initialize(0)
     parameters = FlatParameters(model)
     copy = WorkingCopy(model, parameters)

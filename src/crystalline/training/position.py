@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from crystalline.model.objective import Term
 from crystalline.training.batches import Batches
 from crystalline.training.exact_sum import LARGEST_NORM, ExactSum
 from crystalline.training.parameters import WorkingCopy
@@ -17,7 +18,9 @@ from crystalline.training.parameters import WorkingCopy
 
 @dataclass(frozen=True)
 class PositionResult:
-    """loss: sum of -ln p over the position's targets (nats). gradient_norm: of its share of the step, at most."""
+    """loss: what was differentiated, summed over the position's targets (nats). gradient_norm: of its share of the
+    step, at most.
+    """
 
     loss: float
     gradient_norm: float
@@ -36,17 +39,19 @@ def compute(
     targets_in_step: int,
     total: ExactSum,
     frugal: bool = False,
+    term: Term | None = None,
 ) -> PositionResult:
     """Add d(mean loss of the step)/d(weights), this position's share, to `total`.
 
     targets_in_step: what the loss is divided by, so that the shares of all positions add up to the gradient.
     frugal: take less memory and more time, for the same bits (see `Transformer.hidden`).
+    term: what is minimised besides the cross-entropy.
     """
     loss = norm = 0.0
     for part in range(batches.accumulation):
         tokens, targets = batches.micro_batch_at(step, position, part)
         copy.model.zero_grad(set_to_none=True)
-        part_loss = copy.model.loss(torch.from_numpy(tokens), torch.from_numpy(targets), frugal)
+        part_loss = copy.model.loss(torch.from_numpy(tokens), torch.from_numpy(targets), frugal, term)
         (part_loss / targets_in_step).backward()
         loss += part_loss.item()
         norm += total.add(copy.gradients())  # a bound of the whole, so that no element can overflow the sum

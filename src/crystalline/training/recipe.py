@@ -22,6 +22,7 @@ FIXED = {
     "tokenizer": None,
     "model": None,
     "optimizer": None,
+    "objective": None,
     "scheduler": None,
     "training": {"seed", "positions", "micro_batch", "accumulation", "precision"},
     "checkpointing": {"rollback_every"},

@@ -49,7 +49,9 @@ class Sphere:
         if first:
             self._copy.refresh()
             self._sum.clear()
-        return position.compute(self._copy, self.batches, step, place, targets_in_step, self._sum, frugal)
+        objective = self.workspace.objective
+        term = objective.at(step) if objective is not None else None
+        return position.compute(self._copy, self.batches, step, place, targets_in_step, self._sum, frugal, term)
 
     def total(self, units: Sequence[int], spheres: Sequence[int]) -> None:
         """Add the sums of `spheres` up, for `units`: the total, to which other machines' are added."""

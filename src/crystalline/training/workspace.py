@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from crystalline.model.objective import Objective
 from crystalline.model.transformer import Transformer
 from crystalline.training import optimizers
 from crystalline.training.memory import Field, SharedMemory
@@ -26,10 +27,11 @@ class Workspace:
 
     model: its weights move into the workspace; it sees them from then on.
     spheres: for how many there is a sum. Pages of sums that nobody uses cost nothing.
+    objective: what is minimised besides the cross-entropy, if anything.
     """
 
-    def __init__(self, model: Transformer, recipe: Recipe, spheres: int) -> None:
-        self.model, self.recipe, self.spheres = model, recipe, spheres
+    def __init__(self, model: Transformer, recipe: Recipe, spheres: int, objective: Objective | None = None) -> None:
+        self.model, self.recipe, self.spheres, self.objective = model, recipe, spheres, objective
         private = FlatParameters(model)
         makers = optimizers.make(private, recipe.settings.optimizer, recipe.dtype)
         self.memory = memory = SharedMemory(_fields(private.values.numel(), makers, spheres))
