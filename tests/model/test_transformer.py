@@ -206,3 +206,25 @@ def test_shapes_that_do_not_fit_are_refused():
         shape_of(Model(kv_heads=3), "4M", 1000)
     with pytest.raises(UserError, match="must be even"):
         shape_of(Model(head_width=33), "4M", 1000)
+
+
+def test_held_tables_change_no_bit_of_loss_or_gradient():
+    results = []
+    for hold in (False, True):
+        model = trained_looking()
+        if hold:
+            model.embedding.hold(model.dtype)
+        loss = model.loss(tokens(), tokens())
+        loss.backward()
+        results.append([loss.detach(), *(weight.grad for weight in model.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_held_tables_follow_when_held_again():
+    model = trained_looking()
+    model.embedding.hold(model.dtype)
+    before = model.embedding.tables(model.dtype)[0].clone()
+    with torch.no_grad():
+        model.embedding.own.add_(1.0)
+        model.embedding.hold(model.dtype)
+    assert torch.allclose(model.embedding.tables(model.dtype)[0], before + 1.0)

@@ -39,15 +39,21 @@ def rms_norm(
 
 
 def token_table(
-    own: Tensor, factors: Tensor, bags: tuple[Tensor, Tensor], scale: float, dtype: torch.dtype
+    own: Tensor,
+    factors: Tensor,
+    bags: tuple[Tensor, Tensor],
+    scale: float,
+    dtype: torch.dtype,
+    held: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(V, D): each token's own vector plus `scale` times the sum of its factors' vectors, in fp32 and in `dtype`.
 
     bags: (indices, offsets), int64; the factors of token t are indices[offsets[t] : offsets[t + 1]].
+    held: the result for these weights, if it is known already; then only gradients are computed.
     """
     kernels = usable(own)
     if kernels is not None:
-        result: tuple[Tensor, Tensor] = _TokenTable.apply(kernels, own, factors, *bags, scale, dtype)  # type: ignore[no-untyped-call]
+        result: tuple[Tensor, Tensor] = _TokenTable.apply(kernels, own, factors, *bags, scale, dtype, held)  # type: ignore[no-untyped-call]
         return result
     indices, offsets = bags
     shared = F.embedding_bag(indices, factors, offsets, mode="sum", include_last_offset=True)
@@ -169,10 +175,13 @@ class _TokenTable(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, kernels: CDLL, own: Tensor, factors: Tensor, indices: Tensor, offsets: Tensor, scale: float,
-        dtype: torch.dtype,
+        dtype: torch.dtype, held: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        table, low = torch.empty_like(own), torch.empty(own.shape, dtype=dtype)
-        call(kernels, "token_table", dtype, own, factors, indices, offsets, table, low, *own.shape, scale)
+        if held is not None:
+            table, low = (x.view_as(x) for x in held)
+        else:
+            table, low = torch.empty_like(own), torch.empty(own.shape, dtype=dtype)
+            call(kernels, "token_table", dtype, own, factors, indices, offsets, table, low, *own.shape, scale)
         ctx.save_for_backward(indices, offsets)
         ctx.kernels, ctx.scale, ctx.factors = kernels, scale, factors.shape
         return table, low
@@ -184,7 +193,7 @@ class _TokenTable(torch.autograd.Function):
         dtokens, dfactors = torch.empty_like(dtable), torch.zeros(ctx.factors)
         tensors = (dtable.contiguous(), dlow.contiguous(), dtokens, indices, offsets, dfactors)
         call(ctx.kernels, "token_table_backward", dlow.dtype, *tensors, *dtokens.shape, ctx.scale)
-        return None, dtokens, dfactors, None, None, None, None
+        return None, dtokens, dfactors, None, None, None, None, None
 
 
 class _SplitHeads(torch.autograd.Function):

@@ -100,6 +100,7 @@ def read_model(folder: Path) -> Transformer:
     dtype = torch.bfloat16 if recipe["settings"]["training"]["precision"] == "bf16" else torch.float32
     model = build(shape, TokenCodes.load(folder), dtype)
     model.load_state_dict(read_weights(folder))
+    model.embedding.hold(dtype)
     return model.eval().requires_grad_(False)
 
 

@@ -46,6 +46,7 @@ class FactorEmbedding(nn.Module):
         self.scale = shape.factor_scale
         self.own = nn.Parameter(torch.empty(shape.vocabulary, shape.width))
         self.factors: nn.Parameter | None = None
+        self._held: tuple[Tensor, Tensor] | None = None
         if shape.factors and factor_bags is not None:
             indices, offsets = factor_bags
             self.factors = nn.Parameter(torch.empty(shape.factors, shape.width))
@@ -56,7 +57,14 @@ class FactorEmbedding(nn.Module):
         """(V, D): the vectors of all tokens, in fp32 for the input and in `dtype` for the head."""
         if self.factors is None:
             return self.own, self.own.to(dtype)
-        return operations.token_table(self.own, self.factors, (self.indices, self.offsets), self.scale, dtype)
+        held = self._held if self._held is not None and self._held[1].dtype == dtype else None
+        return operations.token_table(self.own, self.factors, (self.indices, self.offsets), self.scale, dtype, held)
+
+    @torch.no_grad()
+    def hold(self, dtype: torch.dtype) -> None:
+        """Make the tables now and use them until this is called again; to be called whenever the weights change."""
+        self._held = None
+        self._held = self.tables(dtype)
 
 
 class RMSNorm(nn.Module):

@@ -24,8 +24,7 @@ def roots(codes: TokenCodes) -> NDArray[np.int64]:
 
 def angles(codes: TokenCodes) -> NDArray[np.float64]:
     """(V,) radians: family k stands at k golden angles, as the seeds of a sunflower do; its tokens all there."""
-    turned: NDArray[np.float64] = roots(codes) * GOLDEN_ANGLE % (2 * math.pi)
-    return turned
+    return np.asarray(roots(codes) * GOLDEN_ANGLE % (2 * math.pi), np.float64)
 
 
 def beginnings(tokenizer: Tokenizer) -> NDArray[np.int64]:

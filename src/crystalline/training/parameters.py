@@ -106,9 +106,10 @@ class WorkingCopy:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Bring the copied weights to what the shared ones are now."""
+        """Bring the copied weights, and the tables made of the shared ones, to what the shared ones are now."""
         for own, original in self._copied:
             own.copy_(original)
+        self.model.embedding.hold(self.model.dtype)
 
     def gradients(self) -> Iterator[tuple[int, Tensor]]:
         """(offset in the flat tensor, gradient) of every parameter that has one."""
