@@ -33,9 +33,10 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, metavar="S", help="the same seed gives the same model")
     parser.add_argument("--size", metavar="SIZE", help="1M, 2M, 4M ... 1B parameters; default: from the time")
     parser.add_argument(
-        "--workers", type=workers, metavar="N|auto|free", help="worker processes; auto (default): one a core; "
-        "free: as many as there are cores that nobody else uses"
+        "--workers", type=workers, metavar="N|auto|free", help="worker processes; auto (default): one a core, or one "
+        "a GPU; free: as many as there are cores that nobody else uses"
     )  # fmt: skip
+    parser.add_argument("--device", metavar="auto|cpu|cuda", help="train on the processor or, if any, on GPUs")
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="any setting; may be repeated"
     )
@@ -69,6 +70,7 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
         "training.seed": args.seed,
         "model.size": args.size,
         "training.workers": args.workers,
+        "training.device": args.device,
         "training.tensorboard": getattr(args, "tensorboard", None),  # `cllm plan` has no such flag
     }
     return {**values, **{name: value for name, value in flags.items() if value is not None}}
@@ -148,6 +150,11 @@ def plan_text(plan: Plan) -> str:
         f"  memory      {size(plan.memory)}, {size(plan.disk)} on disk",
         f"  expected    {expected}",
     ]
+    if plan.gpu_memory is not None:
+        from crystalline.training import device
+
+        used = f"{size(plan.gpu_memory)} of it used (counted, not yet measured)"
+        lines.insert(5, f"  gpu         {device.describe()}, {used}")
     if plan.epochs > 20:
         lines.append("  note        the text is short for this much training: it will be learned by heart")
     return "\n".join(lines)
