@@ -1,4 +1,4 @@
-"""Positions are exact and proven, lead back to their tokens, and make a lattice whose reduced basis is the sunflower's."""
+"""Positions are exact, lead back to their tokens, and make a lattice whose reduced basis is the sunflower's."""
 
 import math
 import random
@@ -11,7 +11,7 @@ from flint import fmpz_mat
 from test_codes import Invented
 
 from crystalline.errors import UserError
-from crystalline.tokens.codes import TokenCodes
+from crystalline.tokens.codes import Factor, TokenCodes
 from crystalline.tokens.positions import (
     BITS,
     OFFSET,
@@ -128,16 +128,16 @@ def test_nearest_is_exact(positions):
 
 
 def test_the_reduced_basis_is_of_the_same_lattice_and_reduced(unrolled):
-    size = unrolled.basis.nrows()
     assert abs(int(unrolled.transform.det())) == 1
     assert unrolled.transform * unrolled.basis == unrolled.reduced
-    assert unrolled.reduced.is_lll_reduced() if hasattr(unrolled.reduced, "is_lll_reduced") else True
-    assert unrolled.basis.hnf() == unrolled.reduced.hnf() or size > 40  # the same lattice, by another road
-    # In the plane it is Lagrange-Gauss reduced, to the float in LLL's own condition.
+    assert unrolled.basis.hnf() == unrolled.reduced.hnf()  # the same lattice, by another road
+    # In the plane it is reduced in Lagrange's sense (to LLL's 0.51 instead of 0.5); the operators are upright to it.
     plane = [row for row in unrolled.reduced.tolist() if any(row[:2])]
     assert len(plane) == 2
     (a, b), (c, d) = ((int(row[0]), int(row[1])) for row in plane)
-    assert 2 * abs(a * c + b * d) <= 1.02 * min(a * a + b * b, c * c + d * d) + 1
+    assert 100 * abs(a * c + b * d) <= 51 * min(a * a + b * b, c * c + d * d)
+    others = sorted([int(x) for x in row] for row in unrolled.reduced.tolist() if not any(row[:2]))
+    assert all(sorted(map(abs, row))[-2:] == [0, OFFSET] for row in others)
 
 
 @pytest.mark.parametrize("rank", [20, 100, 777, 3000, 8192, 40_000, 100_000])
@@ -203,6 +203,18 @@ def test_sixteen_thousand_tokens_are_quickly_laid_out():
     assert len(coordinates) == 16384
     assert laid_out < 1
     assert time.process_time() - began < 5
+
+
+def test_a_prime_beyond_all_vocabularies_is_told(codes):
+    """Such a file of codes is no good, and must not take gigabytes to find out."""
+    last = codes.all_factors[-1]
+    for prime in (10**9 + 7, 2**89 - 1):
+        strange = TokenCodes(
+            [Factor(2, "space", " "), Factor(3, "root", "a"), Factor(prime, "root", "b")], [3, prime]
+        )
+        with pytest.raises(UserError, match=str(prime)):
+            Positions(strange)
+    assert last.prime < 10**6
 
 
 def test_digits():

@@ -352,9 +352,8 @@ def _describe(found: Vocabulary, positions: Positions, id_: int) -> str:
     lines += [f"  {factor.prime:>{width}}  {_words(factor)}" for factor in factors]
     place = _position(positions, id_)
     beside = f"; it stands {math.sqrt(len(place['operators'])) / 4:.2f} beside" if place["operators"] else ""
-    lines.append(
-        f"Its root is prime number {place['rank']}: at ({place['x']:.3f}, {place['y']:.3f}) of the spiral{beside}."
-    )
+    at = f"({place['x']:.3f}, {place['y']:.3f})"
+    lines.append(f"Its root is prime number {place['rank']}, at {at} of the spiral{beside}.")
     family, root = codes.family(id_), codes.root(id_)
     if len(family) == 1:
         lines.append(f"It is alone: no other token has the root {_quote(root.name)}.")

@@ -20,7 +20,7 @@ from crystalline.tokens.codes import TokenCodes
 from crystalline.tokens.positions import Positions
 from crystalline.tokens.tokenizer import SPECIAL_TOKENS
 
-SIDE, MARGIN, LEGEND = 1000.0, 12.0, 60.0  # of the picture, in its own units
+SIDE, MARGIN, LEGEND = 1000.0, 22.0, 60.0  # of the picture, in its own units
 # What a token is -> its words and its colours on light and on dark ground. Told apart also where colours are not:
 # they differ in lightness.
 CLASSES = {
@@ -107,7 +107,7 @@ def svg(codes: TokenCodes, text: Callable[[int], str], vectors: NDArray[np.float
     unit = (SIDE - 2 * MARGIN) / max(float((high - low).max()), 1e-9)
     at = SIDE / 2 + (places - (low + high) / 2) * unit * (1, -1)
     spacing = unit * 1.77 if vectors is None else 0.9 * SIDE / math.sqrt(len(places))
-    radius = min(6.0, max(0.7, 0.2 * spacing))
+    radius = min(6.0, max(0.7, 0.17 * spacing))
     groups, names, seen = [], [], Counter[str]()
     for members in {codes.root(id_).prime: codes.family(id_) for id_ in range(codes.vocabulary_size)}.values():
         dots = []

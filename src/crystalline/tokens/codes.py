@@ -259,6 +259,11 @@ def _derive(tokens: Sequence[bytes], weights: Sequence[int]) -> list[Derivation]
             derivations.append((token[1:], frozenset({("space", " ")})))
         else:
             derivations.append((token, frozenset()))
+    # A plain token may be spelled like a special one.
+    first: dict[Derivation, int] = {}
+    for id_, derivation in enumerate(derivations):
+        if first.setdefault(derivation, id_) != id_:
+            derivations[id_] = (tokens[id_] + f" (token {id_})".encode(), frozenset())
     return derivations
 
 
@@ -273,13 +278,14 @@ def _derive_words(surfaces: Sequence[Surface | None], weights: Sequence[int]) ->
             words[seen.word] += weight
     starts = {seen.word for seen in surfaces if seen is not None and seen.starts_word}
     pieces = words.keys() - starts
+    recurring = morphology.recurring_suffixes(starts)
     derived: dict[str, Derivation] = {}
     taken: set[Derivation] = set()
 
     def derive(word: str) -> Derivation:
         if word not in derived:
             derivation: Derivation = (word.encode(), frozenset())
-            found = morphology.parent(word, starts, pieces)
+            found = morphology.parent(word, starts, pieces, recurring)
             if found is not None:
                 root, suffixes = derive(found[0])
                 attempt = (root, suffixes | {("suffix", found[1])})

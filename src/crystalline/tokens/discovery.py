@@ -6,11 +6,11 @@ proposal is good is for held-out text to say: geometry also knows that "king" is
 How it measures. A vector is taken to be its root's part plus a part for each operator (as in the factor embedding;
 Reif, Kaplan & Schwartz 2025, "Vocab Diet", arXiv 2510.17001, find the same in models that were never told). The parts
 of the operators are estimated as the mean difference between tokens of one family with and without them, and taken
-off; what is left of a family's tokens gives the family's centre. The fit of a token to a family is the cosine c of the
-two, less its mean over all families, measured by its spread s there: √(-ln(1 - c²)) / s, which is c / s as long as c is
-small. That is as improbable in random vectors as the same number of standard deviations of a normal distribution
-(the share of a D-dimensional sphere beyond c falls as (1 - c²)^(D/2)), so the largest of n fits is about √(2 ln n):
-a proposal must be above that for all pairs of a token and a family.
+off; what is left of a family's tokens gives the family's centre. The fit of a token to a family is the cosine c of
+the two, less its mean over all families, measured by its spread s there: √(-ln(1 - c²)) / s, which is c / s as long
+as c is small. In random vectors that is as improbable as the same number of standard deviations of a normal
+distribution (the share of a D-dimensional sphere beyond c falls as (1 - c²)^(D/2)), so the largest of n fits is about
+√(2 ln n): a proposal must be above that for all pairs of a token and a family.
 """
 
 from __future__ import annotations

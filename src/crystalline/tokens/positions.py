@@ -36,6 +36,7 @@ from crystalline.tokens.codes import Factor, TokenCodes
 BITS = 256  # binary digits after the point
 ONE = 1 << BITS  # the unit of length
 OFFSET = ONE // 4  # how far an operator moves a token
+LARGEST_PRIME = 10**8  # of a root: the 5,761,455th, where vocabularies of a million tokens need the millionth
 
 Position = tuple[int, ...]  # x, y, then for each operator 0 or OFFSET
 
@@ -90,8 +91,16 @@ class Positions:
         self._codes = codes
         self.axes: tuple[Factor, ...] = tuple(f for f in codes.all_factors if f.kind != "root")
         self._axis = {factor.prime: axis for axis, factor in enumerate(self.axes)}
-        roots = np.array([codes.root(id_).prime for id_ in range(codes.vocabulary_size)], dtype=np.int64)
-        self._primes = primes_below(int(roots.max(initial=1)) + 1)
+        of_tokens = [codes.root(id_).prime for id_ in range(codes.vocabulary_size)]
+        largest = max(of_tokens, default=2)
+        if largest > LARGEST_PRIME:
+            raise UserError(
+                "could not place the tokens",
+                f"the prime {largest} of a root is larger than {LARGEST_PRIME:,}, whose place among all is looked up",
+                "make the codes anew: delete codes.json and give cllm run RUN",
+            )
+        roots = np.array(of_tokens, dtype=np.int64)
+        self._primes = primes_below(largest + 1)
         self.ranks: NDArray[np.int64] = np.searchsorted(self._primes, roots) + 1
         self._points = {rank: spiral_point(rank) for rank in np.unique(self.ranks).tolist()}
         in_plane = [self._points[rank] for rank in self.ranks.tolist()]
@@ -198,7 +207,7 @@ class UnrolledSpiral:
         for axis in range(2, size):
             rows[axis][axis] = OFFSET
         self.basis = fmpz_mat(rows)
-        self.reduced, self.transform = self.basis.lll(transform=True)
+        self.reduced, self.transform = self.basis.lll(True)
         self._inverse = fmpz_mat([[int(x.p) for x in row] for row in self.transform.inv().tolist()])
 
     def coordinates(self, ids: Sequence[int]) -> list[list[int]]:
