@@ -255,8 +255,8 @@ def _nearest(args: argparse.Namespace) -> None:
     if args.json:
         shown = [{**found.member(other), measure: value} for other, value in near]
         if parts is not None:
-            for line, of_pair in zip(shown, parts.tolist(), strict=True):
-                line.update(zip(PARTS, of_pair, strict=True))
+            for about, of_pair in zip(shown, parts.tolist(), strict=True):
+                about.update(zip(PARTS, of_pair, strict=True))
         output.print_json({"token": found.member(id_), "by": measure, "nearest": shown})
         return
     width = max((len(found.name(other)) for other, _ in near), default=0)

@@ -208,17 +208,16 @@ def _is_letter(character: str) -> bool:
 
 
 def recurring_suffixes(starts: Set[str]) -> tuple[Suffix, ...]:
-    """Endings that the vocabulary itself shows to be suffixes, longest first, for a language that the rules do not know.
+    """Endings that the vocabulary itself shows to be suffixes, for a language that the rules do not know.
 
-    None where the rules explain a share `RULED` of the words or more, or where there are too few words to tell. Else an
-    ending is believed when what remains of the words that have it is a word of the vocabulary at least as often as
-    with other endings of its length, and for `LEAST_STEMS` words or more. That is the idea of signatures (Goldsmith
-    2001, "Unsupervised learning of the morphology of a natural language", Computational Linguistics 27): a suffix is
-    what recurs over many stems. starts: as for `parent`.
+    None where the rules explain a share `RULED` of the words or more, or where there are too few words to tell. Else
+    an ending is believed when what remains of the words that have it is a word of the vocabulary at least as often
+    as with other endings of its length, and for `LEAST_STEMS` words or more. That is the idea of signatures
+    (Goldsmith 2001, "Unsupervised learning of the morphology of a natural language", Computational Linguistics 27):
+    a suffix is what recurs over many stems. Longest first. starts: as for `parent`.
     """
-    if len(starts) < LEAST_WORDS or sum(parent(word, starts, ()) is not None for word in starts) >= RULED * len(
-        starts
-    ):
+    explained = sum(parent(word, starts, ()) is not None for word in starts)
+    if len(starts) < LEAST_WORDS or explained >= RULED * len(starts):
         return ()
     having: Counter[str] = Counter()
     derived: Counter[str] = Counter()
