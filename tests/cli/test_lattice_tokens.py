@@ -147,6 +147,7 @@ def test_the_map_is_a_picture_of_every_token(run, cllm, tmp_path, learned):
         (["similar", "x", "y", "--weights", "0", "0", "0"], EXIT_USAGE, "not all of them 0"),
         (["similar", "x", "y", "--weights", "nan", "1", "1"], EXIT_USAGE, "from 0 up"),
         (["nearest", "x", "--weights", "1", "1"], EXIT_USAGE, "--weights"),
+        (["nearest", "x", "--learned", "--weights", "1", "1", "1"], EXIT_USAGE, "not allowed with"),
         (["nearest", "x", "--learned"], EXIT_FAILED, "not been trained"),
         (["map", "--learned"], EXIT_USAGE, "no file"),
         (["map", "--plot", "no-such-folder/map.svg"], 5, "no-such-folder"),

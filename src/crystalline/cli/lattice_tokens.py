@@ -71,7 +71,8 @@ def add_actions(actions: argparse._SubParsersAction[Any]) -> None:
     )  # fmt: skip
     nearest.add_argument("text", metavar="TEXT", help=text)
     nearest.add_argument("-k", type=common.whole(1), default=10, metavar="K", help="how many; default: 10")
-    nearest.add_argument(
+    by = nearest.add_mutually_exclusive_group()
+    by.add_argument(
         "--learned", action="store_true", help="by the cosine of the model's token vectors, not by the codes"
     )
     similar = action(
@@ -80,7 +81,7 @@ def add_actions(actions: argparse._SubParsersAction[Any]) -> None:
     )  # fmt: skip
     similar.add_argument("a", metavar="A", help=text)
     similar.add_argument("b", metavar="B", help="the other one")
-    for parser in (nearest, similar):
+    for parser in (by, similar):
         parser.add_argument(
             "--weights", type=float, nargs=3, default=(0.5, 0.3, 0.2), metavar=("C", "S", "R"),
             help="of closeness, shared primes and root/derived; default: 0.5 0.3 0.2",
