@@ -108,4 +108,5 @@ def test_pieces_come_only_from_pieces():
 def test_the_lists_of_exceptions_are_sound():
     assert not SIMPLE & IRREGULAR.keys()
     for word, (stem, _) in IRREGULAR.items():
-        assert word[:1] == stem[:1]
+        assert word[:1] == stem[:1] or word in ("went", "was", "is", "ate")
+        assert word != stem

@@ -8,17 +8,17 @@ prime factors (`TokenCodes.bags`). So "run", " Running" and "runs" share what th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
+from math import gcd, prod
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crystalline.errors import EXIT_DAMAGED, UserError
-from crystalline.lattice.primes import factor, first_primes
+from crystalline.lattice.primes import factor, first_primes, is_prime
 from crystalline.run_folder import read_json, write_json
 from crystalline.tokens import morphology
 from crystalline.tokens.morphology import Surface
@@ -34,6 +34,7 @@ OPERATORS = (
     ("underscore", "_"),
     *(("suffix", name) for name in morphology.OPERATORS),
 )
+LONGEST_TOLD = 30  # digits of a code whose factors an error tells
 KINDS = ("root", "space", "title", "upper", "underscore", "suffix", "mark")
 
 Operator = tuple[str, str]  # kind and name
@@ -55,11 +56,20 @@ class Factor:
 class TokenCodes:
     """The codes of a vocabulary of V tokens.
 
-    factors: every prime in use. codes: the code of token 0, 1, ..., V-1.
+    factors: every prime in use. codes: the code of token 0, 1, ..., V-1: one root times different operators.
+    Raises ValueError where that is not so, or two tokens have the same code.
     """
 
     def __init__(self, factors: Iterable[Factor], codes: Sequence[int]) -> None:
-        self._factor_of_prime = {factor_.prime: factor_ for factor_ in factors}
+        self._all_factors = tuple(sorted(factors))
+        self._factor_of_prime = {factor_.prime: factor_ for factor_ in self._all_factors}
+        if len(self._factor_of_prime) != len(self._all_factors):
+            raise ValueError("two factors have the same prime")
+        no_prime = next((prime for prime in self._factor_of_prime if not is_prime(prime)), None)
+        if no_prime is not None:
+            raise ValueError(f"{no_prime} stands for a factor and is no prime")
+        self._operators = prod(factor_.prime for factor_ in self._all_factors if factor_.kind != "root")
+        self._operators_of: dict[int, tuple[Factor, ...]] = {}  # their product -> what `_decode` has found
         self._codes = list(codes)
         self._factors = [self._decode(code) for code in self._codes]
         self._id_of_factors = {factors_: id_ for id_, factors_ in enumerate(self._factors)}
@@ -124,7 +134,7 @@ class TokenCodes:
         """Write `folder`/codes.json. Of each token only the code is kept: its factors follow from it."""
         folder.mkdir(parents=True, exist_ok=True)
         factors: dict[str, dict[int, str]] = {kind: {} for kind in KINDS}
-        for factor_ in sorted(self._factor_of_prime.values()):
+        for factor_ in self._all_factors:
             factors[factor_.kind][factor_.prime] = factor_.name
         write_json(folder / FILE, {"format": FORMAT, "factors": factors, "codes": self._codes})
 
@@ -132,6 +142,21 @@ class TokenCodes:
     def vocabulary_size(self) -> int:
         """Number of tokens V."""
         return len(self._codes)
+
+    @property
+    def all_factors(self) -> tuple[Factor, ...]:
+        """Every prime in use with its meaning, by size."""
+        return self._all_factors
+
+    def with_codes(self, changes: Mapping[int, int]) -> TokenCodes:
+        """These codes with others for some tokens, token id -> code; roots that no token has any more are gone.
+
+        Raises ValueError when a code is not one of these roots with its operators, or already another token's.
+        """
+        codes = [changes.get(id_, code) for id_, code in enumerate(self._codes)]
+        changed = TokenCodes(self._all_factors, codes)
+        roots = {changed.root(id_) for id_ in range(len(codes))}
+        return TokenCodes((f for f in self._all_factors if f.kind != "root" or f in roots), codes)
 
     def factors(self, token_id: int) -> tuple[Factor, ...]:
         """The root, then the operators by size of their primes."""
@@ -146,10 +171,15 @@ class TokenCodes:
         try:
             return self._id_of_factors[self._decode(code)]
         except (KeyError, ValueError) as error:
-            words = " × ".join(str(p) if e == 1 else f"{p}^{e}" for p, e in factor(code)) or "1"
+            # A number much longer than any code could take hours to factor, or be too long to print.
+            told, words = "this number as its code", "it"
+            if abs(code) < 10**LONGEST_TOLD:
+                powers = factor(code) if code > 0 else []
+                product = " × ".join(str(p) if e == 1 else f"{p}^{e}" for p, e in powers)
+                told, words = f"the code {code}", f"{code} = {product}" if product else str(code)
             raise UserError(
-                f"no token has the code {code}",
-                f"{code} = {words} is no root of this vocabulary with its operators",
+                f"no token has {told}",
+                f"{words} is no root of this vocabulary with its operators",
                 "look up a code of this vocabulary: cllm lattice token TEXT",
             ) from error
 
@@ -191,14 +221,18 @@ class TokenCodes:
         return families
 
     def _decode(self, code: int) -> tuple[Factor, ...]:
-        """The factors of a code, the root first. ValueError when it is not one root × different operators."""
-        powers = factor(code)
-        factors = [self._factor_of_prime.get(prime) for prime, _ in powers]
-        found = [factor_ for factor_ in factors if factor_ is not None]
-        roots = [factor_ for factor_ in found if factor_.kind == "root"]
-        if len(found) < len(powers) or len(roots) != 1 or any(exponent > 1 for _, exponent in powers):
+        """The factors of a code, the root first. ValueError when it is not one root × different operators.
+
+        What the code has in common with the product of all operators is the product of its own; what is left is
+        the root's prime. So one greatest common divisor factors it, and a square is never left over as a prime.
+        """
+        done = gcd(code, self._operators)
+        root = self._factor_of_prime.get(code // done)
+        if root is None or root.kind != "root":
             raise ValueError(f"{code} is no code")
-        return (*roots, *(factor_ for factor_ in found if factor_.kind != "root"))
+        if done not in self._operators_of:
+            self._operators_of[done] = tuple(f for f in self._all_factors if f.kind != "root" and done % f.prime == 0)
+        return (root, *self._operators_of[done])
 
     def _known(self, token_id: int) -> int:
         if not 0 <= token_id < len(self._codes):
@@ -225,6 +259,11 @@ def _derive(tokens: Sequence[bytes], weights: Sequence[int]) -> list[Derivation]
             derivations.append((token[1:], frozenset({("space", " ")})))
         else:
             derivations.append((token, frozenset()))
+    # A plain token may be spelled like a special one.
+    first: dict[Derivation, int] = {}
+    for id_, derivation in enumerate(derivations):
+        if first.setdefault(derivation, id_) != id_:
+            derivations[id_] = (tokens[id_] + f" (token {id_})".encode(), frozenset())
     return derivations
 
 
@@ -239,13 +278,14 @@ def _derive_words(surfaces: Sequence[Surface | None], weights: Sequence[int]) ->
             words[seen.word] += weight
     starts = {seen.word for seen in surfaces if seen is not None and seen.starts_word}
     pieces = words.keys() - starts
+    recurring = morphology.recurring_suffixes(starts)
     derived: dict[str, Derivation] = {}
     taken: set[Derivation] = set()
 
     def derive(word: str) -> Derivation:
         if word not in derived:
             derivation: Derivation = (word.encode(), frozenset())
-            found = morphology.parent(word, starts, pieces)
+            found = morphology.parent(word, starts, pieces, recurring)
             if found is not None:
                 root, suffixes = derive(found[0])
                 attempt = (root, suffixes | {("suffix", found[1])})
