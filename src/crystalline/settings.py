@@ -122,6 +122,12 @@ class Training(Section):
     evaluate_tokens: int = Field(65_536, ge=256, description="held-out tokens in each of them")
     sample_every: AutoInt = Field(None, ge=1, description="steps between samples")
     sample_prompt: AutoStr = Field(None, description="how samples begin; auto: from held-out text")
+    discover_roots: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="how often to look for better roots of tokens; held-out text decides on each change",
+    )
     tensorboard: bool = Field(False, description="also write RUN/tensorboard, for the tensorboard program")
 
 

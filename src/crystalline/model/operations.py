@@ -60,7 +60,7 @@ def token_table(
         result: tuple[Tensor, Tensor] = _TokenTable.apply(kernels, own, factors, *bags, scale, dtype, held)  # type: ignore[no-untyped-call]
         return result
     indices, offsets = bags
-    shared = F.embedding_bag(indices, factors, offsets, mode="sum", include_last_offset=True)
+    shared = F.embedding_bag(indices[: int(offsets[-1])], factors, offsets, mode="sum", include_last_offset=True)
     table = own + scale * shared
     return table, table.to(dtype)
 

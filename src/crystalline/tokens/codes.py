@@ -60,7 +60,8 @@ class TokenCodes:
     Raises ValueError where that is not so, or two tokens have the same code.
     """
 
-    def __init__(self, factors: Iterable[Factor], codes: Sequence[int]) -> None:
+    def __init__(self, factors: Iterable[Factor], codes: Sequence[int], rows: Sequence[int] | None = None) -> None:
+        self._rows = None if rows is None else list(rows)
         self._all_factors = tuple(sorted(factors))
         self._factor_of_prime = {factor_.prime: factor_ for factor_ in self._all_factors}
         if len(self._factor_of_prime) != len(self._all_factors):
@@ -121,7 +122,7 @@ class TokenCodes:
                 for kind in KINDS
                 for prime, name in stored["factors"][kind].items()
             ]
-            return cls(factors, [int(code) for code in stored["codes"]])
+            return cls(factors, [int(code) for code in stored["codes"]], stored.get("rows"))
         except (AttributeError, KeyError, TypeError, ValueError, UserError) as error:
             raise UserError(
                 f"could not read {path}",
@@ -136,7 +137,8 @@ class TokenCodes:
         factors: dict[str, dict[int, str]] = {kind: {} for kind in KINDS}
         for factor_ in self._all_factors:
             factors[factor_.kind][factor_.prime] = factor_.name
-        write_json(folder / FILE, {"format": FORMAT, "factors": factors, "codes": self._codes})
+        rows = {} if self._rows is None else {"rows": self._rows}
+        write_json(folder / FILE, {"format": FORMAT, "factors": factors, "codes": self._codes, **rows})
 
     @property
     def vocabulary_size(self) -> int:
@@ -151,12 +153,13 @@ class TokenCodes:
     def with_codes(self, changes: Mapping[int, int]) -> TokenCodes:
         """These codes with others for some tokens, token id -> code; roots that no token has any more are gone.
 
+        Factor vectors stay what they are: `bags` counts them as here, though some may be used by fewer tokens then.
         Raises ValueError when a code is not one of these roots with its operators, or already another token's.
         """
         codes = [changes.get(id_, code) for id_, code in enumerate(self._codes)]
         changed = TokenCodes(self._all_factors, codes)
         roots = {changed.root(id_) for id_ in range(len(codes))}
-        return TokenCodes((f for f in self._all_factors if f.kind != "root" or f in roots), codes)
+        return TokenCodes((f for f in self._all_factors if f.kind != "root" or f in roots), codes, list(self._shared))
 
     def factors(self, token_id: int) -> tuple[Factor, ...]:
         """The root, then the operators by size of their primes."""
@@ -193,7 +196,7 @@ class TokenCodes:
 
     @property
     def factor_count(self) -> int:
-        """How many factors are shared by two tokens or more: the vectors that `bags` refers to."""
+        """How many factors are shared by two tokens or more (at first): the vectors that `bags` refers to."""
         return len(self._shared)
 
     def bags(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -209,7 +212,9 @@ class TokenCodes:
 
     @cached_property
     def _shared(self) -> dict[int, int]:
-        """prime -> index of each factor that two tokens or more have."""
+        """prime -> index of each factor that two tokens or more have, or had when vectors were made for them."""
+        if self._rows is not None:
+            return {prime: i for i, prime in enumerate(self._rows)}
         tokens = Counter(f.prime for factors in self._factors for f in factors)
         return {prime: i for i, prime in enumerate(sorted(p for p, n in tokens.items() if n > 1))}
 

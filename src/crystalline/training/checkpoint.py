@@ -36,6 +36,7 @@ from crystalline.run_folder import (
     reporting_os_errors,
     write_json,
 )
+from crystalline.tokens.codes import TokenCodes
 from crystalline.training.optimizers import RangeOptimizer
 from crystalline.training.parameters import FlatParameters
 
@@ -72,8 +73,9 @@ def save(
     recipe: dict[str, Any],
     state: dict[str, Any],
     retention: Retention,
+    codes: TokenCodes | None = None,
 ) -> Path:
-    """Write the checkpoint of `step`, then remove those that need not stay.
+    """Write the checkpoint of `step`, then remove those that need not stay. codes: if they are not those of the run.
 
     Raises UserError (exit code 5) when the disk does not take it; earlier checkpoints are then untouched.
     """
@@ -94,6 +96,8 @@ def save(
         write_json(part / store.RECIPE, recipe)
         for file in sorted(run.tokenizer.glob("*.json")):
             shutil.copy(file, part / file.name)
+        if codes is not None:
+            codes.save(part)
     prune(run, step, retention)
     return folder
 

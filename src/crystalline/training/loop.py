@@ -15,7 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from crystalline.errors import EXIT_DAMAGED, Interrupted, UserError
+import numpy as np
+
+from crystalline.errors import EXIT_DAMAGED, EXIT_USAGE, Interrupted, UserError
 from crystalline.events import EventLog
 from crystalline.model import store
 from crystalline.model.generation import visible
@@ -36,6 +38,7 @@ from crystalline.training.link import Lost, Ranks
 from crystalline.training.node_zero import Alone, LocalTeam, Stopped, Team, Tell, Wanted, Workers
 from crystalline.training.position import PositionResult
 from crystalline.training.recipe import Recipe
+from crystalline.training.roots import RootFinder
 from crystalline.training.schedule import rate_at
 from crystalline.training.scribe import PARTS, Job, Report, Scribe
 from crystalline.training.workspace import Workspace
@@ -62,6 +65,8 @@ class Trainer:
         codes = TokenCodes.load(run.tokenizer)
         self.model = build(recipe.shape, codes, recipe.dtype)
         self.model.initialize(t.seed)
+        held_out = TokenStream(run.shards, "held_out")
+        self.roots = self._root_finder(codes, held_out) if t.discover_roots else None
         objective = Objective.of(recipe.settings.objective, recipe.steps, self.tokenizer, codes)
         devices = device.devices(recipe.device)
         self.workspace = Workspace(self.model, recipe, t.positions, objective, devices)
@@ -71,7 +76,7 @@ class Trainer:
         self.batches = Batches(
             stream, t.seed, recipe.shape.context, t.micro_batch, t.accumulation, t.positions, self.tokenizer.pad
         )
-        self.scribe = Scribe(run, self.workspace, self.tokenizer, TokenStream(run.shards, "held_out"))
+        self.scribe = Scribe(run, self.workspace, self.tokenizer, held_out)
         # With the weights and the optimizers' state, all that the next step depends on; saved in every checkpoint.
         self.step, self.tokens_seen, self.updates = 0, 0, 0
         self.guard, self.evaluations = Guard(), Evaluations()
@@ -205,6 +210,9 @@ class Trainer:
                     events.write("training.spheres", step=self.step, **told)
                     spoken_at = began
 
+                if self.roots is not None and self.step in self.roots.steps:
+                    self._look_for_roots(stop, events)
+
                 # Once in a while save, measure and show: the scribe does it while the next steps are computed.
                 self._hand_over(self._due(stop, events), stop, events)
             if stop.asked and self.saved_step != self.step:
@@ -297,7 +305,29 @@ class Trainer:
             if "evaluation" in parts:
                 self.evaluations.pending = self.step
         ordered = tuple(part for part in PARTS if part in parts)
-        self.scribe.begin(Job(self.step, ordered, frozenset(needed), self._state(), self._retention()))
+        codes = self.roots.codes if self.roots is not None else None
+        self.scribe.begin(Job(self.step, ordered, frozenset(needed), self._state(), self._retention(), codes))
+
+    def _root_finder(self, codes: TokenCodes, held_out: TokenStream) -> RootFinder:
+        t = self.recipe.settings.training
+        # The memory that all workers read the tokens' factors from is this machine's, and this processor's.
+        if self.ranks is not None or self.recipe.device != "cpu" or not self.recipe.shape.factors:
+            raise UserError(
+                "training.discover_roots cannot be used here",
+                "it works on one machine, on its processor, and with factor embeddings (model.factor_scale above 0)",
+                "set training.discover_roots = 0",
+                EXIT_USAGE,
+            )
+        tokens = held_out.read(0, min(len(held_out), t.evaluate_tokens + 1))
+        counts = np.load(self.run.shards / "counts.npy")
+        return RootFinder(self.model, codes, self.tokenizer, tokens, counts, t.discover_roots, self.recipe.steps)
+
+    def _look_for_roots(self, stop: StopRequest, events: EventLog) -> None:
+        assert self.roots is not None
+        self._wait_for_the_scribe(stop, events)  # it reads the same factors
+        facts = self.roots.look()
+        events.write("training.roots", step=self.step, **facts)
+        log.info("step %d: %d of %d better roots taken", self.step, len(facts["changes"]), facts["proposed"])
 
     def _state(self) -> dict[str, Any]:
         """What a checkpoint says besides weights and optimizers."""
@@ -396,6 +426,8 @@ class Trainer:
         """Put the numbers of a checkpoint in place; None: those of the beginning."""
         if folder is None:
             self.model.initialize(self.recipe.settings.training.seed)
+            if self.roots is not None:
+                self.roots.use(self.roots.first_codes)
             for optimizer in self.optimizers:
                 for tensor in optimizer.state.values():
                     tensor.zero_()
@@ -403,6 +435,8 @@ class Trainer:
             self.guard, self.evaluations = Guard(), Evaluations()
         else:
             state = checkpoint.restore(folder, self.parameters, self.optimizers)
+            if self.roots is not None:
+                self.roots.use(TokenCodes.load(folder))
             self.step, self.tokens_seen, self.updates = state["step"], state["tokens"], state["updates"]
             self.guard, self.evaluations = Guard(**state["guard"]), Evaluations(**state["evaluations"])
         self.saved_step, self.saved_at = self.step, time.monotonic()

@@ -25,7 +25,7 @@ FIXED = {
     "optimizer": None,
     "objective": None,
     "scheduler": None,
-    "training": {"seed", "positions", "micro_batch", "accumulation", "device", "precision"},
+    "training": {"discover_roots", "seed", "positions", "micro_batch", "accumulation", "device", "precision"},
     "checkpointing": {"rollback_every"},
 }
 

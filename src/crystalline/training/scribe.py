@@ -30,6 +30,7 @@ from crystalline.model.generation import LanguageModel
 from crystalline.model.sampling import Sampling
 from crystalline.run_folder import RunFolder
 from crystalline.settings import Generation
+from crystalline.tokens.codes import TokenCodes
 from crystalline.tokens.stream import TokenStream
 from crystalline.tokens.tokenizer import Tokenizer
 from crystalline.training import checkpoint, process
@@ -50,6 +51,7 @@ class Job:
     """What to do with the numbers after `step` steps. parts: some of PARTS.
 
     needed: those that must not be lost. state: what the checkpoint says besides; retention: which others stay.
+    codes: of the tokens, if training has changed them.
     """
 
     step: int
@@ -57,6 +59,7 @@ class Job:
     needed: frozenset[str]
     state: dict[str, Any]
     retention: Retention
+    codes: TokenCodes | None = None
 
 
 @dataclass(frozen=True)
@@ -225,7 +228,7 @@ class Scribe:
         w, job = self.workspace, self.job
         assert job is not None
         folder = checkpoint.save(
-            self.run, job.step, w.parameters, w.optimizers, w.recipe.to_json(), job.state, job.retention
+            self.run, job.step, w.parameters, w.optimizers, w.recipe.to_json(), job.state, job.retention, job.codes
         )
         return folder.name
 

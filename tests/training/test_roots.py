@@ -1,0 +1,149 @@
+"""Better roots while training: taken only when held-out text agrees, and the same for every way to train."""
+
+import json
+
+import numpy as np
+import pytest
+from small_runs import prepared_run, stopping_at, train, trainer
+
+from crystalline import events
+from crystalline.errors import UserError
+from crystalline.events import EventLog
+from crystalline.model import scoring, store
+from crystalline.tokens import discovery
+from crystalline.tokens.codes import TokenCodes
+from crystalline.tokens.discovery import Proposal
+from crystalline.tokens.stream import TokenStream
+from crystalline.training.roots import RootFinder
+
+WANTED = {"training__discover_roots": 2, "training__steps": 9}  # at steps 3 and 6
+
+
+@pytest.fixture
+def run(tmp_path):
+    return prepared_run(tmp_path)
+
+
+def moves(codes: TokenCodes, count: int) -> list[Proposal]:
+    """The last `count` tokens become spaced forms of other roots that have none: valid, and of no use."""
+    space = next(factor for factor in codes.all_factors if factor.kind == "space")
+    taken, found = {codes.code(token) for token in range(codes.vocabulary_size)}, []
+    tokens = iter(range(codes.vocabulary_size - 1, 0, -1))
+    for root in (factor for factor in codes.all_factors if factor.kind == "root"):
+        token = next(tokens)
+        code = root.prime * space.prime
+        if code not in taken and codes.root(token) != root and len(found) < count:
+            found.append(Proposal(token, code, root, (), codes.root(token), 9.0, 1.0, 100))
+    return found
+
+
+@pytest.fixture
+def proposing(monkeypatch):
+    """Four changes the first time, none after."""
+
+    def propose(vectors, codes, counts, at_most):
+        assert vectors.shape[0] == codes.vocabulary_size
+        return moves(codes, 4) if codes._rows is None else []
+
+    monkeypatch.setattr(discovery, "propose", propose)
+
+
+def finder(run, monkeypatch, losses):
+    """A root finder of an untrained model that finds these cross-entropies, one after the other."""
+    made = trainer(run, **WANTED)
+    assert isinstance(made.roots, RootFinder)
+    answers = iter(losses)
+    monkeypatch.setattr(RootFinder, "_cross_entropy", lambda self: next(answers))
+    return made.roots
+
+
+def factors_of(roots: RootFinder, token: int) -> list[int]:
+    embedding = roots.model.embedding
+    return embedding.indices[embedding.offsets[token] : embedding.offsets[token + 1]].tolist()
+
+
+def test_what_does_not_worsen_the_loss_is_taken(run, monkeypatch, proposing):
+    roots = finder(run, monkeypatch, [5.0, 5.0])
+    facts = roots.look()
+    assert [tried["changes"] for tried in facts["tried"]] == [4]
+    assert len(facts["changes"]) == 4
+    for change in facts["changes"]:
+        assert roots.codes.code(change["token"]) == change["code"]
+        assert set(change) == {"token", "text", "code", "from", "to", "reason"}
+    expected, offsets = roots.codes.bags()
+    token = facts["changes"][0]["token"]
+    assert factors_of(roots, token) == expected[offsets[token] : offsets[token + 1]].tolist() != []
+    assert roots.codes.factor_count == roots.first_codes.factor_count, "vectors stay what they are"
+
+
+def test_what_worsens_it_is_not_and_the_better_half_is_tried(run, monkeypatch, proposing):
+    roots = finder(run, monkeypatch, [5.0, 5.1, 4.9])
+    facts = roots.look()
+    assert [tried["changes"] for tried in facts["tried"]] == [4, 2]
+    assert len(facts["changes"]) == 2
+
+
+def test_nothing_good_changes_nothing(run, monkeypatch, proposing):
+    roots = finder(run, monkeypatch, [5.0, 5.1, 5.1, 5.1])
+    before = roots.model.embedding.indices.clone(), roots.model.embedding.offsets.clone()
+    facts = roots.look()
+    assert [tried["changes"] for tried in facts["tried"]] == [4, 2, 1]
+    assert facts["changes"] == []
+    assert roots.codes is roots.first_codes
+    assert (roots.model.embedding.indices == before[0]).all()
+    assert (roots.model.embedding.offsets == before[1]).all()
+
+
+def test_the_same_bits_however_trained_and_the_checkpoint_knows(tmp_path, monkeypatch, proposing):
+    monkeypatch.setattr(RootFinder, "_cross_entropy", lambda self: 1.0)
+    whole, broken = prepared_run(tmp_path / "a"), prepared_run(tmp_path / "b")
+    expected = train(whole, **WANTED)
+    with stopping_at(5) as stop:
+        train(broken, stop, checkpointing__every_steps=4, **WANTED)
+    with EventLog(broken.events) as log:
+        resumed = trainer(broken, **WANTED)
+        assert resumed.step == 4
+        assert resumed.roots is not None
+        assert resumed.roots.codes._rows is not None, "found before the checkpoint"
+        resumed.train(log, workers=2)
+    assert resumed.parameters.hash() == expected.parameters.hash()
+    plain = train(prepared_run(tmp_path / "c"), **{**WANTED, "training__discover_roots": 0})
+    assert plain.parameters.hash() != expected.parameters.hash()
+
+    written = list(events.read(whole.events, "training.roots"))
+    assert [(event["step"], len(event["changes"])) for event in written] == [(3, 4), (6, 0)]
+    folder = store.newest_whole(whole)
+    assert folder is not None
+    saved, first = TokenCodes.load(folder), TokenCodes.load(whole.tokenizer)
+    changed = {change["token"] for change in written[0]["changes"]}
+    assert {t for t in range(first.vocabulary_size) if saved.code(t) != first.code(t)} == changed
+
+    # The model that others load is the one that was trained: its loss is that of the trainer's own weights.
+    held_out = TokenStream(whole.shards, "held_out")
+    tokens, lengths = held_out.read(0, len(held_out)), scoring.token_byte_lengths(expected.tokenizer)
+    loaded = scoring.score(store.read_model(folder), tokens, lengths)
+    assert loaded == scoring.score(expected.model, tokens, lengths)
+
+
+def test_real_proposals_need_no_help(run):
+    """With nothing replaced: the whole way runs, and what it takes is no worse on held-out text."""
+    trained = train(run, **WANTED)
+    for event in events.read(run.events, "training.roots"):
+        assert event["proposed"] >= len(event["changes"])
+        if event["changes"]:
+            assert event["tried"][-1]["cross_entropy"] <= event["before"]
+    assert trained.step == 9
+
+
+def test_without_factors_it_is_refused(run):
+    with pytest.raises(UserError, match="factor embeddings"):
+        trainer(run, model__factor_scale=0.0, **WANTED)
+
+
+def test_rows_survive_saving(tmp_path, run):
+    codes = TokenCodes.load(run.tokenizer)
+    changed = discovery.apply(codes, moves(codes, 3))
+    changed.save(tmp_path)
+    again = TokenCodes.load(tmp_path)
+    assert all(np.array_equal(a, b) for a, b in zip(again.bags(), changed.bags(), strict=True))
+    assert json.loads((tmp_path / "codes.json").read_text())["rows"] == list(codes._shared)
