@@ -1,7 +1,12 @@
 """Primes against sympy and against a sieve that anyone can check."""
 
+import math
+import time
+
+import numpy as np
 import pytest
 import sympy
+from flint import fmpz
 
 from crystalline.errors import UserError
 from crystalline.lattice import primes
@@ -53,13 +58,23 @@ def test_factors_equal_sympy():
     assert all(type(part) is int for power in primes.factor(360) for part in power)
 
 
-def test_nth_and_first():
+def test_first_primes():
     assert primes.first_primes(0) == []
     for count in range(1, 200):
         assert primes.first_primes(count) == list(sympy.primerange(sympy.prime(count) + 1))
-    assert primes.nth_prime(1) == 2
-    assert primes.nth_prime(78498) == 999983
-    assert primes.nth_prime(100_000) == 1299709
+
+
+@pytest.mark.parametrize("low", [*range(-3, 30), 10**6, 10**9, 10**12 - 50])
+def test_a_window_equals_sympy(low):
+    for length in (0, 1, 2, 3, 10, 31, 1000):
+        assert primes.primes_between(low, low + length).tolist() == list(sympy.primerange(low, low + length))
+
+
+def test_windows_longer_than_a_segment_fit_together():
+    low, high = 10**7, 10**7 + 3 * 2**21 + 5
+    found = primes.primes_between(low, high)
+    expected = primes.primes_below(high)
+    assert np.array_equal(found, expected[expected >= low])
 
 
 def test_next_prime_equals_sympy():
@@ -67,10 +82,48 @@ def test_next_prime_equals_sympy():
         assert primes.next_prime(n) == sympy.nextprime(n)
 
 
+@pytest.mark.parametrize("residue", [1, 5, 7, 11])
+def test_next_prime_of_a_class(residue):
+    for n in [-5, 0, 1, 6, 13, 100, 143_999, 10**15]:
+        prime = primes.next_prime(n, residue)
+        assert prime > n
+        assert prime % 12 == residue
+        assert sympy.isprime(prime)
+        assert not any(sympy.isprime(k) for k in range(max(n + 1, 2), prime) if k % 12 == residue)
+
+
+def test_the_classes_2_and_3_have_one_prime_each():
+    assert primes.next_prime(-9, 2) == 2
+    assert primes.next_prime(2, 3) == 3
+
+
+def test_twins_equal_sympy():
+    twins = [p for p in sympy.primerange(2, 2000) if sympy.isprime(p + 2)]
+    for n in range(-3, 1000):
+        below, above = primes.twins_near(n)
+        assert below == max(((p, p + 2) for p in twins if p + 2 <= n), default=None)
+        assert above == min((p, p + 2) for p in twins if p >= n)
+
+
+def test_primality_is_decided_or_said_to_be_undecided():
+    mersenne = 2**1279 - 1  # 386 digits: too long for a proof here
+    assert primes.primality(mersenne) is None
+    assert primes.primality(mersenne + 2) is False
+    assert primes.primality(2**521 - 1) is True
+    assert primes.factor(2**1000 * 3) == [(2, 1000), (3, 1)]  # long, but easy
+
+
+def test_residues_are_a_code():
+    assert len({primes.residue_code(n) for n in range(0, 50_000)}) == 50_000
+    assert primes.residue_code(144_000)[:4] == (0, 0, 0, 3)
+    assert math.prod(primes.RESIDUE_PRIMES) == 614889782588491410
+
+
 def test_the_facts_around_144000():
     assert primes.is_prime(143_999)
     assert primes.factor(144_001) == [(11, 1), (13, 1), (19, 1), (53, 1)]
     assert primes.prime_class(143_999) == 11
+    assert primes.twins_near(144_000) == ((143_879, 143_881), (144_071, 144_073))
 
 
 @pytest.mark.parametrize(
@@ -78,9 +131,19 @@ def test_the_facts_around_144000():
     [
         lambda: primes.factor(0),
         lambda: primes.factor(-12),
-        lambda: primes.nth_prime(0),
         lambda: primes.first_primes(-1),
         lambda: primes.primes_below(10**12),
+        lambda: primes.primes_between(0, 10**9),
+        lambda: primes.primes_between(10**15, 10**15 + 5),
+        lambda: primes.next_prime(3, 3),
+        lambda: primes.next_prime(10, 4),
+        lambda: primes.next_prime(10**301),
+        lambda: primes.twins_near(10**101),
+        lambda: primes.is_prime(2**1279 - 1),
+        lambda: primes.primality(10**10_000 + 1),
+        lambda: primes.factor(10**10_000),
+        lambda: primes.factor(-(10**10_000)),
+        lambda: primes.factor((2**107 - 1) * (2**127 - 1)),
     ],
 )
 def test_what_has_no_answer_is_said_clearly(call):
@@ -88,3 +151,18 @@ def test_what_has_no_answer_is_said_clearly(call):
         call()
     assert error.value.why
     assert error.value.fix
+
+
+def test_single_numbers_take_as_long_as_in_the_library():
+    def least(call):
+        times = []
+        for _ in range(5):
+            began = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - began)
+        return min(times)
+
+    n = 10**90 + 289  # a proof takes milliseconds; ours is that, and the reading of the number
+    assert least(lambda: primes.is_prime(n)) < 5 * least(lambda: fmpz(n).is_prime())
+    hard = (10**12 + 39) * (10**20 + 39)
+    assert least(lambda: primes.factor(hard)) < 5 * least(lambda: fmpz(hard).factor())

@@ -1,4 +1,4 @@
-"""`cllm lattice`: shows the prime codes of a run's tokens, and factors numbers. Reads only."""
+"""`cllm lattice`: the prime codes of a run's tokens, numbers, and lattices in many dimensions. Reads only."""
 
 from __future__ import annotations
 
@@ -7,50 +7,52 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crystalline.cli import lattice_numbers, lattice_vectors
 from crystalline.errors import EXIT_DAMAGED, EXIT_OK, EXIT_USAGE, UserError
 
 if TYPE_CHECKING:
     from crystalline.tokens.codes import Factor, TokenCodes
     from crystalline.tokens.tokenizer import Tokenizer
 
-EXAMPLES = """examples:
+EXAMPLES = f"""examples:
   cllm lattice token " Running"             the code of a token, its factors and its family
   cllm lattice family run --run my-model    all tokens with the root "run"
-  cllm lattice factor 144001                the prime factors of a number
+{lattice_numbers.EXAMPLES}
+{lattice_vectors.EXAMPLES}
 
-Without --run, the run named by CLLM_RUN is used, or the only run folder here."""
+Without --run, the run named by CLLM_RUN is used, or the only run folder here.
+cllm lattice ACTION --help explains an action."""
 RUN_VARIABLE = "CLLM_RUN"
-# Factoring takes time that doubles every few digits: about a second at this length, when it is hard.
-LONGEST_NUMBER = 50
 FAMILY_SHOWN = 20  # members that `token` shows; `family` shows all
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The three actions, each with a parser of its own."""
-    parser.set_defaults(print_help=parser.print_help, action=None)
+    """The actions, each with a parser of its own that names its function as `do`."""
+    parser.set_defaults(print_help=parser.print_help, do=None)
     actions = parser.add_subparsers(dest="action", metavar="ACTION", parser_class=type(parser))
     token = actions.add_parser("token", help="code, factors and family of each token in a text", allow_abbrev=False)
     family = actions.add_parser("family", help="all tokens that share a token's root", allow_abbrev=False)
-    number = actions.add_parser("factor", help="prime factors of a number", allow_abbrev=False)
     for action in (token, family):
         action.add_argument("text", metavar="TEXT", help='what to look up; a space in front counts: " Running"')
         action.add_argument("--run", metavar="RUN", help="run folder with the vocabulary")
-    number.add_argument("number", metavar="N", type=int, help="a whole number from 1 up")
-    for action in (token, family, number):
         action.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    token.set_defaults(do=_token)
+    family.set_defaults(do=_family)
+    lattice_numbers.add_actions(actions)
+    lattice_vectors.add_actions(actions)
 
 
 def run(args: argparse.Namespace) -> int:
     """Do one of the actions; see the module's `EXAMPLES`."""
-    if args.action is None:
+    if args.do is None:
         args.print_help()
         raise UserError(
             "cllm lattice needs to know what to show",
             "no action was given",
-            "use one of: token, family, factor (for example: cllm lattice factor 144001)",
+            "use one of: token, family, factor, primes, spiral, clock, reduce, closest, shortest, spheres (for example: cllm lattice factor 144001)",
             EXIT_USAGE,
         )
-    {"token": _token, "family": _family, "factor": _factor}[args.action](args)
+    args.do(args)
     return EXIT_OK
 
 
@@ -130,29 +132,6 @@ def _family(args: argparse.Namespace) -> None:
         return
     print(f"The family of {_quote(root.name)}, prime {root.prime}: {_tokens(len(members))}\n")
     print(_table(tokenizer, codes, members))
-
-
-def _factor(args: argparse.Namespace) -> None:
-    from crystalline.cli import output
-    from crystalline.lattice.primes import factor, prime_class
-
-    number = args.number
-    if number >= 10**LONGEST_NUMBER:
-        raise UserError(
-            "could not factor this number",
-            f"it has more than {LONGEST_NUMBER} digits, which can take hours",
-            "give a smaller number",
-        )
-    powers = factor(number)
-    if args.json:
-        shown = [{"prime": prime, "exponent": exponent} for prime, exponent in powers]
-        output.print_json({"number": number, "factors": shown, "class_mod_12": prime_class(number)})
-    elif powers == [(number, 1)]:
-        print(f"{number} is prime, in class {prime_class(number)} of 12")
-    elif not powers:
-        print("1 is the empty product: it has no prime factors")
-    else:
-        print(f"{number} = {' × '.join(str(p) if e == 1 else f'{p}^{e}' for p, e in powers)}")
 
 
 # --- what is shown of a token -----------------------------------------------------------------------------
