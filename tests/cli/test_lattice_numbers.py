@@ -149,7 +149,7 @@ def test_plot(cllm, tmp_path, words):
 )
 def test_mistakes_are_told_with_their_fix(cllm, tmp_path, monkeypatch, words, expected, hint):
     monkeypatch.chdir(tmp_path)
-    code, out, err = cllm("lattice", *words)
+    code, _, err = cllm("lattice", *words)
     assert code == expected
     assert "fix: " in err
     assert hint in err
@@ -167,7 +167,9 @@ def test_every_action_is_explained_with_examples_that_are_understood(cllm, actio
     monkeypatch.chdir(tmp_path)
     (tmp_path / "basis.txt").write_text("1 2 0\n0 3 1\n4 0 0\n")
     (tmp_path / "plane.txt").write_text("201 37\n1648 297\n")
-    examples = [line.split("  cllm ")[1].split("   ")[0] for line in out.splitlines() if line.startswith("  cllm lattice ")]
+    examples = [
+        line.split("  cllm ")[1].split("   ")[0] for line in out.splitlines() if line.startswith("  cllm lattice ")
+    ]
     assert examples
     for example in examples:
         code, _, err = cllm(*example.split())

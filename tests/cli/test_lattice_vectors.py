@@ -37,7 +37,12 @@ def test_reduce_as_json_leads_there_and_back(cllm, tmp_path, monkeypatch):
     told = json.loads(out)
     before, after, transform, inverse = (
         fmpz_mat([[int(value) for value in row] for row in rows])
-        for rows in ([[1, 0, 331], [0, 1, 303], [0, 0, 500]], told["after"]["basis"], told["transform"], told["inverse"])
+        for rows in (
+            [[1, 0, 331], [0, 1, 303], [0, 0, 500]],
+            told["after"]["basis"],
+            told["transform"],
+            told["inverse"],
+        )
     )
     assert transform * before == after
     assert inverse * after == before
@@ -71,7 +76,9 @@ def test_huge_numbers_are_exact(cllm, tmp_path):
     assert (code, err) == (EXIT_OK, "")
     _, out, _ = cllm("lattice", "reduce", tmp_path / "big.txt", "--json")
     told = json.loads(out)
-    assert sorted(map(sorted, told["after"]["basis"])) == [["0", "1"], ["0", "1"]] or told["squared_determinant"] == "1"
+    assert (
+        sorted(map(sorted, told["after"]["basis"])) == [["0", "1"], ["0", "1"]] or told["squared_determinant"] == "1"
+    )
     assert any(big in value.lstrip("-") for row in told["transform"] + told["inverse"] for value in row)
 
 
@@ -83,14 +90,19 @@ def test_spheres(cllm, name):
     assert told["touching"] == counts[name]
     assert sum(line["count"] for line in told["angles"]) == counts[name] - 1
     assert float(told["angles"][0]["degrees"]) == 60
-    code, out, _ = cllm("lattice", "spheres", name)
+    _, out, _ = cllm("lattice", "spheres", name)
     assert f"{counts[name]:,} spheres touch one" in out
     assert ("63.434948822922°" in out) == (name == "12")
 
 
 @pytest.mark.parametrize(
     "words",
-    [["reduce", "FILE"], ["closest", "FILE", "30", "44"], ["shortest", "FILE"], *(["spheres", n] for n in ("12", "d4", "e8"))],
+    [
+        ["reduce", "FILE"],
+        ["closest", "FILE", "30", "44"],
+        ["shortest", "FILE"],
+        *(["spheres", n] for n in ("12", "d4", "e8")),
+    ],
     ids=" ".join,
 )
 def test_plot(cllm, plane, tmp_path, words):

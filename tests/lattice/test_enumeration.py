@@ -1,4 +1,4 @@
-"""Closest and shortest vectors against brute force, against lattices whose answers are published, and within limits."""
+"""Closest and shortest vectors against brute force and against lattices whose answers are published."""
 
 import itertools
 import random
@@ -48,7 +48,9 @@ def brute_force(basis, target, nonzero=False):
 
 
 def combine(basis, coefficients):
-    return [sum(c * row[k] for c, row in zip(coefficients, basis.vectors, strict=True)) for k in range(basis.dimension)]
+    return [
+        sum(c * row[k] for c, row in zip(coefficients, basis.vectors, strict=True)) for k in range(basis.dimension)
+    ]
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6])
@@ -102,7 +104,9 @@ def test_kissing_numbers(name, count):
         if not dependent_rows([*chosen, row]):
             chosen.append(row)
     if name in ("d4", "e8"):
-        chosen = packing.roots.tolist() if name == "e8" else [[2, -2, 0, 0], [0, 2, -2, 0], [0, 0, 2, -2], [0, 0, 2, 2]]
+        chosen = (
+            packing.roots.tolist() if name == "e8" else [[2, -2, 0, 0], [0, 2, -2, 0], [0, 0, 2, -2], [0, 0, 2, 2]]
+        )
     square = packing.squared_length * packing.unit
     found = short_vectors(Basis(chosen), square)
     listed = {tuple(int(value) for value in one.vector) for one in found}

@@ -1,4 +1,4 @@
-"""LLL: the conditions hold exactly, the lattice stays the same, and FLINT's own result is no shorter (proofs.md 34)."""
+"""LLL: the conditions hold exactly, the lattice stays the same, and FLINT's own result is no shorter."""
 
 import math
 import random
@@ -59,9 +59,13 @@ def independent(rows):
     return not reduction.dependent_rows(rows)
 
 
-MATRICES = st.integers(1, 6).flatmap(
-    lambda n: st.lists(st.lists(st.integers(-(10**6), 10**6), min_size=n, max_size=n), min_size=1, max_size=n)
-).filter(independent)
+MATRICES = (
+    st.integers(1, 6)
+    .flatmap(
+        lambda n: st.lists(st.lists(st.integers(-(10**6), 10**6), min_size=n, max_size=n), min_size=1, max_size=n)
+    )
+    .filter(independent)
+)
 
 
 def check(basis, delta):

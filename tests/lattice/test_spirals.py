@@ -1,4 +1,4 @@
-"""Bijections are bijections, both ways to 10^6; arrays equal single numbers; float64 stays within its stated bound."""
+"""Bijections are bijections, both ways to 10^6; arrays equal single numbers; float64 stays within its bound."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,18 @@ def test_ulam_is_a_bijection_both_ways():
 
 def test_ulam_goes_in_single_steps():
     points = spirals.ulam_points(np.arange(1, 20_000))
-    assert points[:10].tolist() == [[0, 0], [1, 0], [1, 1], [0, 1], [-1, 1], [-1, 0], [-1, -1], [0, -1], [1, -1], [2, -1]]
+    assert points[:10].tolist() == [
+        [0, 0],
+        [1, 0],
+        [1, 1],
+        [0, 1],
+        [-1, 1],
+        [-1, 0],
+        [-1, -1],
+        [0, -1],
+        [1, -1],
+        [2, -1],
+    ]
     assert (abs(np.diff(points, axis=0)).sum(axis=1) == 1).all()
     n = np.arange(1, 20_000)
     layer = np.ceil((np.sqrt(n) - 1) / 2)

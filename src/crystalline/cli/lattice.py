@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(
             "cllm lattice needs to know what to show",
             "no action was given",
-            "use one of: token, family, factor, primes, spiral, clock, reduce, closest, shortest, spheres (for example: cllm lattice factor 144001)",
+            "see cllm lattice --help for the actions (for example: cllm lattice factor 144001)",
             EXIT_USAGE,
         )
     args.do(args)

@@ -264,7 +264,9 @@ def _spiral(args: argparse.Namespace) -> None:
     else:
         rows = {
             "Ulam": f"({x}, {y}), layer {max(abs(x), abs(y))}",
-            **{name.capitalize(): f"({', '.join(point)})" if point else "too far out" for name, point in real.items()},
+            **{
+                name.capitalize(): f"({', '.join(point)})" if point else "too far out" for name, point in real.items()
+            },
             "Hilbert": f"({hilbert[0]}, {hilbert[1]}) on the curve of order {order}",
         }
         print("\n".join([str(n), *(f"  {name:12} {place}" for name, place in rows.items())]))
@@ -311,7 +313,8 @@ def _clock(args: argparse.Namespace) -> None:
             f"{n} is on place {at.place} of {at.size} in ring {at.ring}",
             f"  radius    {at.radius}",
             f"  angle     {degrees}°",
-            "  hands     " + ", ".join(f"{hand} of {size}" for hand, size in zip(clock.hands(n), (12, 60, 100), strict=True)),
+            "  hands     "
+            + ", ".join(f"{hand} of {size}" for hand, size in zip(clock.hands(n), (12, 60, 100), strict=True)),
             f"  group     {n % 12} of 12, at {angle}°, quadrant {quadrant}",
             "  residues  " + " ".join(map(str, residue_code(n))) + "  (modulo 2, 3, 5, ... 47)",
         ]

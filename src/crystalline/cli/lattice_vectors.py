@@ -82,7 +82,9 @@ def read_basis(file: str) -> Basis:
                 try:
                     text = stream.read(4 * MOST_TEXT + 1).decode("utf-8-sig")
                 except UnicodeDecodeError as error:
-                    raise UserError(f"could not read {name}", "it is no text", "give a file with rows of numbers") from error
+                    raise UserError(
+                        f"could not read {name}", "it is no text", "give a file with rows of numbers"
+                    ) from error
     return Basis(parse_matrix(text, name))
 
 
@@ -284,7 +286,7 @@ def _spheres(args: argparse.Namespace) -> None:
             print(f"  {line['count']:>7,} at {degrees:>16}° from any one of them")
         if packing.dimension == 3:
             least = told["icosahedron"]["least_angle"]
-            print(f"twelve can also stand {least}° apart, as the corners of an icosahedron: then they touch the one only")
+            print(f"twelve can also stand {least}° apart, as the corners of an icosahedron, and touch the one only")
     if args.plot:
         from crystalline.pipeline import lattice_pictures
 

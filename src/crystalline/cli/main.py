@@ -39,7 +39,7 @@ VERBS = {
     "chat": "talk to a model in the terminal",
     "models": "list the models below a folder",
     "hash": "print the SHA-256 of a model's weights",
-    "lattice": "prime codes and families of tokens; primes, spirals, lattices, exactly",
+    "lattice": "prime codes, families, neighbours and a map of tokens; numbers",
     "status": "how far a run is, and what its workers do",
     "spheres": "draw the tree of workers and positions",
     "report": "make a page with the curves, settings and samples of a run",

@@ -1,4 +1,4 @@
-"""Clock rings: the whole numbers on circles of 12, 60, 60 and 100 places, and beyond those 232 on circles of 1,000."""
+"""Clock rings: whole numbers on circles of 12, 60, 60 and 100 places, and beyond those 232 on circles of 1,000."""
 
 from __future__ import annotations
 

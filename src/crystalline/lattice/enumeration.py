@@ -90,7 +90,7 @@ def short_vectors(basis: Basis, squared_length: int | Fraction, most_steps: int 
 
 
 class _Search:
-    """Looks for all whole numbers x with ‖target - Σ x_i rows_i‖² <= bound; of x and -x one where the target is zero.
+    """Looks for all whole x with ‖target - Σ x_i rows_i‖² <= bound; of x and -x one where the target is zero.
 
     All coordinates are whole numbers, and so are squared distances. `bound` may be lowered on the way.
     """

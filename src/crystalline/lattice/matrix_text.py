@@ -28,7 +28,9 @@ def parse_matrix(text: str, name: str = "the matrix") -> list[list[Fraction]]:
     places: list[int] = []  # the line that each row begins in
     for place, words in _bracketed(lines, name) if "[" in text or "]" in text else _plain(lines):
         if len(rows) == MOST_DIMENSIONS or len(words) > MOST_DIMENSIONS:
-            raise _refusal(name, place, f"there are more than {MOST_DIMENSIONS} rows or columns", "use fewer dimensions")
+            raise _refusal(
+                name, place, f"there are more than {MOST_DIMENSIONS} rows or columns", "use fewer dimensions"
+            )
         try:
             rows.append([rational(word) for word in words])
         except ValueError as error:
@@ -42,7 +44,9 @@ def parse_matrix(text: str, name: str = "the matrix") -> list[list[Fraction]]:
                 "give every row as many numbers",
             )
     if not rows or not rows[0]:
-        raise UserError(f"could not read {name}", "there is no number in it", "give one row of numbers for each vector")
+        raise UserError(
+            f"could not read {name}", "there is no number in it", "give one row of numbers for each vector"
+        )
     return rows
 
 

@@ -73,7 +73,7 @@ def e8_points(most_norm: int = E8_MOST_NORM) -> NDArray[np.int8]:
 
 
 def e8_numbers(points: ArrayLike) -> Integers:
-    """The numbers of points of E8 (..., 8), as nearest_e8 gives them, in `e8_points`; -1 for those outside the ball."""
+    """The numbers in `e8_points` of points (..., 8) as nearest_e8 gives them; -1 for those outside the ball."""
     doubled = np.round(2 * _finite(points, 8)).astype(np.int64)
     inside = (doubled**2).sum(axis=-1) <= 4 * E8_MOST_NORM
     keys = _key(np.where(inside[..., None], doubled, 0))
@@ -90,7 +90,9 @@ def _e8_ball() -> tuple[NDArray[np.int8], Integers, Integers]:
         values = np.array([v for v in range(-6, 7) if v % 2 == parity])
         points = np.empty((1, 0), dtype=np.int64)
         for _ in range(8):
-            points = np.concatenate([np.repeat(points, len(values), 0), np.tile(values, len(points))[:, None]], axis=1)
+            points = np.concatenate(
+                [np.repeat(points, len(values), 0), np.tile(values, len(points))[:, None]], axis=1
+            )
             points = points[(points**2).sum(axis=1) <= 4 * E8_MOST_NORM]
         found.append(points[points.sum(axis=1) % 4 == 0])
     points = np.concatenate(found)

@@ -1,8 +1,8 @@
 """Exact numbers, and real numbers with a guaranteed bound.
 
-Integers are Python's, rationals `Fraction`. A real number is a *ball*: a midpoint and a radius, of which it is proved
-that the number lies inside (Arb, now part of FLINT; Johansson 2017, "Arb: efficient arbitrary-precision
-midpoint-radius interval arithmetic"). `x.mid()` and `x.rad()` are the two; arithmetic between balls is python-flint's.
+Integers are Python's, rationals `Fraction`. A real number is a *ball*: a midpoint and a radius, proved to hold the
+number (Arb, now part of FLINT; Johansson 2017, "Arb: efficient arbitrary-precision midpoint-radius interval
+arithmetic"). `x.mid()` and `x.rad()` are the two; arithmetic between balls is python-flint's.
 
 python-flint works with 53 bits unless told otherwise. The functions here say how many bits of the result are
 certain, and raise UserError where that cannot be reached, rather than to give fewer.

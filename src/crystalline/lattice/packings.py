@@ -89,8 +89,8 @@ def icosahedron_angle(bits: int = BITS) -> arb:
 def coxeter_plane(roots: Points) -> NDArray[np.float64]:
     """Two orthonormal rows that span the plane which the product of all reflections turns by its smallest angle.
 
-    roots: simple roots (n, coordinates). Seen in this plane the lattice has its highest symmetry: 30-fold for E8, 12-fold
-    for D4 (Humphreys, "Reflection Groups and Coxeter Groups", 3.17).
+    roots: simple roots (n, coordinates). Seen in this plane the lattice has its highest symmetry: 30-fold for E8,
+    12-fold for D4 (Humphreys, "Reflection Groups and Coxeter Groups", 3.17).
     """
     simple = roots.astype(np.float64)
     turn = np.eye(simple.shape[1])
@@ -142,7 +142,9 @@ def _leech() -> Packing:
     signs = np.concatenate([signs, signs.prod(axis=1, keepdims=True)], axis=1)  # an even number of minus signs
     first = np.zeros((len(octads), len(signs), 24), dtype=np.int8)
     places = np.nonzero(octads)[1].reshape(-1, 1, 8)
-    np.put_along_axis(first, np.broadcast_to(places, (len(octads), len(signs), 8)), 2 * signs[None].astype(np.int8), 2)
+    np.put_along_axis(
+        first, np.broadcast_to(places, (len(octads), len(signs), 8)), 2 * signs[None].astype(np.int8), 2
+    )
     # The upper sign on a word of the code, the lower one elsewhere; then one coordinate becomes ∓3.
     ones = (1 - 2 * code).astype(np.int8)
     second = np.where(np.eye(24, dtype=bool), -3 * ones[:, None], ones[:, None])

@@ -36,7 +36,7 @@ def is_prime(n: int) -> bool:
     if verdict is None:
         raise UserError(
             f"could not prove that {brief(n)} is prime",
-            f"a proof takes too long above {PROOF_DIGITS} digits; it passes the tests that no composite is known to pass",
+            f"a proof takes too long above {PROOF_DIGITS} digits; it passes tests that no composite is known to pass",
             "a program for elliptic-curve proofs, such as CM or Primo, can do it",
         )
     return verdict
@@ -45,7 +45,7 @@ def is_prime(n: int) -> bool:
 def primality(n: int) -> bool | None:
     """Whether `n` is prime: True and False are proved, None is undecided.
 
-    Undecided is a number of more than 300 digits that passes the Baillie-PSW test, which no composite is known to pass.
+    Undecided is a number of more than 300 digits that passes the Baillie-PSW test; no composite is known to pass it.
     Raises UserError above 4,000 digits, where even that takes long.
     """
     if n < 2:
@@ -149,9 +149,7 @@ def _are_twins(p: int) -> bool:
 
 def _refuse_long(n: int, digits: int, doing: str) -> None:
     if decimal_digits(n) > digits:
-        raise UserError(
-            f"could not {doing} {brief(n)}", f"it has more than {digits} digits", "give a smaller number"
-        )
+        raise UserError(f"could not {doing} {brief(n)}", f"it has more than {digits} digits", "give a smaller number")
 
 
 def prime_class(n: int) -> int:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 
-from flint import arb, fmpq, fmpz, fmpz_mat
+from flint import arb, fmpq, fmpz_mat
 
 from crystalline.errors import UserError
 from crystalline.lattice.numbers import BITS, certified, decimal_digits
@@ -145,9 +145,7 @@ def satisfies_lovasz(gso: GramSchmidt, delta: Fraction = DELTA) -> bool:
     """‖b*_i‖² >= (δ - μ²_(i,i-1)) ‖b*_(i-1)‖² for all i > 0, exactly."""
     d, p, q = gso.minors, delta.numerator, delta.denominator
     # Times d_i d_(i-1): d_(i+1) d_(i-1) >= δ d_i² - λ².
-    return all(
-        q * (d[i + 1] * d[i - 1] + gso.products[i][i - 1] ** 2) >= p * d[i] ** 2 for i in range(1, len(d) - 1)
-    )
+    return all(q * (d[i + 1] * d[i - 1] + gso.products[i][i - 1] ** 2) >= p * d[i] ** 2 for i in range(1, len(d) - 1))
 
 
 @dataclass(frozen=True)
@@ -223,7 +221,7 @@ def _refuse_unfit(vectors: Sequence[Vector]) -> None:
     if max(len(vectors), len(vectors[0])) > MOST_DIMENSIONS:
         raise UserError(
             "this matrix is too large",
-            f"it has {len(vectors)} rows of {len(vectors[0])}; at most {MOST_DIMENSIONS} of {MOST_DIMENSIONS} are taken",
+            f"it has {len(vectors)} rows of {len(vectors[0])}; at most {MOST_DIMENSIONS} are taken",
             "use fewer dimensions",
         )
 

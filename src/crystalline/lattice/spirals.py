@@ -1,7 +1,8 @@
 """Spirals and curves through the whole numbers: Ulam, golden angle, logarithmic, Archimedean, Hilbert; torus fold.
 
-Where places are whole numbers they are exact: for one number of any size, and for arrays below 2^62. Where they are
-real, one number gives balls (see `numbers`), and an array gives float64 with the error bound that its function states.
+Where places are whole numbers they are exact: of one number of any size, and of arrays below 2^62. Where they are
+real, one number gives balls (see `numbers`), and an array gives float64 with the error bound that its function
+states.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def ulam_point(n: int) -> tuple[int, int]:
             f"{brief(n)} has no place on the spiral", "Ulam's spiral begins with 1", "give a whole number from 1 up"
         )
     k = (math.isqrt(n - 1) + 1) // 2
-    back = (2 * k + 1) ** 2 - n  # steps back from the end of the layer: along the bottom, the left, the top, the right
+    back = (
+        2 * k + 1
+    ) ** 2 - n  # steps back from the end of the layer: along the bottom, the left, the top, the right
     along = [min(max(back - 2 * k * side, 0), 2 * k) for side in range(4)]
     return k - along[0] + along[2], -k + along[1] - along[3]
 
@@ -109,7 +112,7 @@ def logarithmic_point(k: int, bits: int = BITS) -> tuple[arb, arb]:
 
 
 def logarithmic_points(k: ArrayLike) -> Floats:
-    """(x, y) of each k up to 14,000 in size, shape (..., 2); within (|k| + 20) 2^-53 of the radius of the true one."""
+    """(x, y) of each k up to 14,000 in size, shape (..., 2); within (|k| + 20) 2^-53 of the radius."""
     k = _within(k, -LARGEST_LOGARITHMIC, LARGEST_LOGARITHMIC)
     radius = np.exp(k * (math.log((1 + math.sqrt(5)) / 2) / 10))
     return radius[..., None] * np.stack([np.cos(k / 2), np.sin(k / 2)], axis=-1)
@@ -121,7 +124,7 @@ def archimedean_point(k: int, bits: int = BITS) -> tuple[arb, arb]:
 
 
 def archimedean_points(k: ArrayLike) -> Floats:
-    """(x, y) of each k, shape (..., 2), for |k| up to 2^53; within 2^-49 of the radius of the true one."""
+    """(x, y) of each k, shape (..., 2), for |k| up to 2^53; within 2^-49 of the radius."""
     k = _within(k, -(2**53), 2**53)
     return (k / (4 * math.pi))[..., None] * np.stack([np.cos(k / 2), np.sin(k / 2)], axis=-1)
 
@@ -172,8 +175,8 @@ def hilbert_numbers(points: ArrayLike, order: int) -> Integers:
     return _hilbert_number(points[..., 0], points[..., 1], order)
 
 
-# Both ways without branches, so that one text serves a number and an array: in each quarter the curve is turned, which
-# is an exchange of x and y, for one of them after a reflection (bits flipped).
+# Both ways without branches, so that one text serves a number and an array: in each quarter the curve is turned,
+# which is an exchange of x and y, for one of them after a reflection (bits flipped).
 
 
 def _hilbert_point(d: Whole, order: int) -> tuple[Whole, Whole]:

@@ -30,8 +30,8 @@ REACH = 60  # how many lattice points to each side are drawn in the plane
 CLASSES = (1, 5, 7, 11)
 STYLE = """
 .paper{fill:#fff}.ink{fill:#1d232b}.soft{fill:#5b6673}.dot{stroke:#b4bcc6}.faint{stroke:#d5dae0}.mark{stroke:#1d232b}
-.k1{stroke:#0072b2}.k5{stroke:#d55e00}.k7{stroke:#00815d}.k11{stroke:#a6589a}.before{stroke:#d55e00}.after{stroke:#0072b2}
-.cell{fill:#0072b2;fill-opacity:.14}
+.k1{stroke:#0072b2}.k5{stroke:#d55e00}.k7{stroke:#00815d}.k11{stroke:#a6589a}
+.before{stroke:#d55e00}.after{stroke:#0072b2}.cell{fill:#0072b2;fill-opacity:.14}
 @media (prefers-color-scheme:dark){.paper{fill:#14181d}.ink{fill:#e8ebef}.soft{fill:#9aa6b4}.dot{stroke:#5a6470}
 .faint{stroke:#333b45}.mark{stroke:#e8ebef}.k1{stroke:#56b4e9}.k5{stroke:#ef8b4a}.k7{stroke:#3fc79a}.k11{stroke:#d9a0cf}
 .before{stroke:#ef8b4a}.after{stroke:#56b4e9}.cell{fill:#56b4e9}}
@@ -43,9 +43,9 @@ Places = NDArray[np.float64]
 
 
 def spiral(kind: str, n: int, points: int | None = None) -> str:
-    """The number n, with others around it, on Ulam's spiral or a curve ("golden", "hilbert", ...); the primes stand out.
+    """The number n among others on Ulam's spiral or a curve ("golden", "hilbert", ...); the primes stand out.
 
-    points: how many numbers are drawn. Ulam's spiral is drawn around its middle where n is near enough, else around n.
+    points: how many numbers are drawn. Ulam's spiral is drawn around its middle, or around n where that is far out.
     """
     points = points or (ULAM_POINTS if kind == "ulam" else max(CURVE_POINTS, min(n + 1, MOST_POINTS)))
     if points > MOST_POINTS or (kind != "ulam" and n >= points) or n >= FAR:
@@ -71,12 +71,14 @@ def spiral(kind: str, n: int, points: int | None = None) -> str:
     else:
         order = max(1, math.ceil(math.log2(points) / 2))
         places, title = spirals.hilbert_points(numbers, order).astype(float), f"Hilbert's curve of order {order}"
-    x, y, unit = _fit(places)
+    x, y = _fit(places)
     dots = max(1.0, min(6.0, 0.42 * SIDE / math.sqrt(len(numbers))))
     line = f'<path class="faint" fill="none" d="{_line(x, y)}"/>' if kind != "golden" else ""
     body = line + _primes(numbers.tolist(), x, y, dots, others=True)
     body += _ring(x[n], y[n], max(7.0, dots), str(n)) if n < len(x) else ""
-    return _document(f"{title}: 0 to {len(numbers) - 1:,}", "Primes in the colour of their class mod 12.", body, _legend())
+    return _document(
+        f"{title}: 0 to {len(numbers) - 1:,}", "Primes in the colour of their class mod 12.", body, _legend()
+    )
 
 
 def _ulam(n: int, points: int) -> str:
@@ -158,7 +160,9 @@ def clock_face(n: int) -> str:
     if n < clock.FACE:
         body += _ring(x[n], y[n], 9.0, str(n))
     where = f"{n if n < FAR else 'The number'} is on place {at.place} of {at.size} in ring {at.ring}"
-    return _document("Clock rings of 12, 60, 60 and 100", f"{where}; the hands show it modulo 12, 60 and 100.", body, _legend())
+    return _document(
+        "Clock rings of 12, 60, 60 and 100", f"{where}; the hands show it modulo 12, 60 and 100.", body, _legend()
+    )
 
 
 # --- a lattice in the plane -------------------------------------------------------------------------------
@@ -215,7 +219,7 @@ def plane(
         if target:
             body += f'<path class="mark" stroke-width="2" d="M{u - 6:.1f} {v - 6:.1f}l12 12m0 -12l-12 12"/>'
     body += "</g>"
-    key = (_entry("before", "the basis as given", SIDE / 2 - 220) + _entry("after", "reduced", SIDE / 2 + 40))
+    key = _entry("before", "the basis as given", SIDE / 2 - 220) + _entry("after", "reduced", SIDE / 2 + 40)
     return _document("A lattice and its bases", "Lines from 0 are the vectors of the two bases.", body, key)
 
 
@@ -233,20 +237,25 @@ def twelve() -> str:
         (3 * SIDE / 4, right, "icosahedron: 63.43°, room between"),
     ):
         radius = (SIDE / 4 - MARGIN / 2) / 3  # of a sphere; the outermost reach three of them far
-        balls = sorted([(*(2 * radius * points[k]), "k1") for k in range(12)] + [(0.0, 0.0, 0.0, "k5")], key=lambda b: b[2])
+        balls = sorted(
+            [(*(2 * radius * points[k]), "k1") for k in range(12)] + [(0.0, 0.0, 0.0, "k5")], key=lambda b: b[2]
+        )
         body += "".join(
-            f'<circle class="paper" cx="{centre + u:.1f}" cy="{SIDE / 2 - v:.1f}" r="{radius:.1f}" fill-opacity="0.55"/>'
-            f'<circle class="{name}" cx="{centre + u:.1f}" cy="{SIDE / 2 - v:.1f}" r="{radius:.1f}" fill="url(#ball)" '
-            'stroke-width="1.6"/>'
+            f'<g transform="translate({centre + u:.1f} {SIDE / 2 - v:.1f})">'
+            f'<circle class="paper" r="{radius:.1f}" fill-opacity="0.55"/>'
+            f'<circle class="{name}" r="{radius:.1f}" fill="url(#ball)" stroke-width="1.6"/></g>'
             for u, v, _, name in balls
         )
         body += f'<text class="ink" font-size="16" x="{centre:g}" y="{SIDE / 2 + 3 * radius + 34:.1f}">{words}</text>'
     shade = (
-        '<radialGradient id="ball" cx="0.36" cy="0.32" r="0.8"><stop offset="0" stop-color="#fff" stop-opacity="0.5"/>'
+        '<radialGradient id="ball" cx="0.36" cy="0.32" r="0.8">'
+        '<stop offset="0" stop-color="#fff" stop-opacity="0.5"/>'
         '<stop offset="0.6" stop-color="#9cc3e3" stop-opacity="0.35"/>'
         '<stop offset="1" stop-color="#1f4a6b" stop-opacity="0.5"/></radialGradient>'
     )
-    return _document("Twelve spheres touch one", "In two arrangements, seen from outside.", f"<defs>{shade}</defs>{body}", "")
+    return _document(
+        "Twelve spheres touch one", "In two arrangements, seen from outside.", f"<defs>{shade}</defs>{body}", ""
+    )
 
 
 def _towards_a_face() -> Places:
@@ -268,7 +277,7 @@ def projection(packing: Packing) -> str:
             f"could not draw {packing.name}", f"{packing.kissing_number:,} points are too many", "leave out --plot"
         )
     places = packing.vectors @ packings.coxeter_plane(packing.roots).T
-    x, y, _ = _fit(places)
+    x, y = _fit(places)
     table = packing.vectors.astype(np.int64) @ packing.vectors.astype(np.int64).T
     pairs = np.argwhere(np.triu(2 * table == packing.squared_length * packing.unit))
     edges = "".join(f"M{x[i]:.1f} {y[i]:.1f}L{x[j]:.1f} {y[j]:.1f}" for i, j in pairs.tolist())
@@ -276,11 +285,11 @@ def projection(packing: Packing) -> str:
     rings = np.unique(np.round(np.linalg.norm(places, axis=1), 6), return_inverse=True)[1]
     body = f'<path fill="none" stroke="#7d8894" stroke-opacity="0.6" stroke-width="{width}" d="{edges}"/>'
     for ring in range(rings.max() + 1):
-        which = rings == ring
-        body += (
-            f'<path class="k{CLASSES[ring % 4]}" stroke-linecap="round" stroke-width="9" d="{_dots(x[which], y[which])}"/>'
-        )
-    about = f"The {packing.kissing_number} points where spheres touch one, in the Coxeter plane; neighbours are joined."
+        which, name = rings == ring, f"k{CLASSES[ring % 4]}"
+        body += f'<path class="{name}" stroke-linecap="round" stroke-width="9" d="{_dots(x[which], y[which])}"/>'
+    about = (
+        f"The {packing.kissing_number} points where spheres touch one, in the Coxeter plane; neighbours are joined."
+    )
     return _document(f"{packing.name}: {packing.kissing_number} spheres touch one", about, body, "")
 
 
@@ -297,12 +306,12 @@ def _document(title: str, about: str, body: str, foot: str) -> str:
     )
 
 
-def _fit(places: Places) -> tuple[Places, Places, float]:
-    """Places of the plane on the page, and how long a unit is there."""
+def _fit(places: Places) -> tuple[Places, Places]:
+    """Places of the plane on the page, as large as it allows."""
     low, high = places.min(axis=0), places.max(axis=0)
     unit = (SIDE - 2 * MARGIN) / max(1e-9, float((high - low).max()))
     centred = (places - (low + high) / 2) * unit
-    return SIDE / 2 + centred[:, 0], SIDE / 2 - centred[:, 1], unit
+    return SIDE / 2 + centred[:, 0], SIDE / 2 - centred[:, 1]
 
 
 def _fit_circle(polar: Iterable[tuple[float, float]]) -> tuple[Places, Places, float]:
