@@ -120,12 +120,12 @@ def test_gram_schmidt_equals_its_definition(rows):
 def test_size_reduction_is_finished_exactly():
     """Multiples that FLINT's 0.5001 may leave are taken out, also where one makes another necessary."""
     rows = fmpz_mat([[1000, 0, 0], [501, 1000, 0], [499, 501, 1000]])
-    one = fmpz_mat([[int(i == j) for j in range(3)] for i in range(3)])
-    reduced, transform = reduction._size_reduce(rows, one)
-    assert transform * rows == reduced
-    assert abs(int(transform.det())) == 1
+    steps = reduction.size_reduction(GramSchmidt.of_rows(rows))
+    reduced = steps * rows
+    assert abs(int(steps.det())) == 1
     assert reduction.is_size_reduced(GramSchmidt.of_rows(reduced))
     assert not reduction.is_size_reduced(GramSchmidt.of_rows(rows))
+    assert GramSchmidt.of_rows(reduced).minors == GramSchmidt.of_rows(rows).minors
 
 
 def test_the_checks_see_what_is_not_reduced():

@@ -90,7 +90,7 @@ def short_vectors(basis: Basis, squared_length: int | Fraction, most_steps: int 
 
 
 class _Search:
-    """Looks for all whole x with ‖target - Σ x_i rows_i‖² <= bound; of x and -x one where the target is zero.
+    """All whole x with ‖target - Σ x_i rows_i‖² <= bound; where the target is zero one of x and -x, and not 0.
 
     All coordinates are whole numbers, and so are squared distances. `bound` may be lowered on the way.
     """
@@ -109,8 +109,8 @@ class _Search:
     def run(self) -> Iterator[list[int]]:
         """The coefficients of each, nearest planes first."""
         n, d, products = len(self.rows), self.gso.minors, self.gso.products
-        # target - Σ x_i rows_i has in direction b*_k the squared length y² / (d_k d_(k+1)), here y² times a factor that
-        # is rounded down in its 64th bit or so.
+        # target - Σ x_i rows_i has in direction b*_k the squared length y² / (d_k d_(k+1)), here y² times a factor
+        # that is rounded down in its 64th bit or so.
         shifts = [d[k].bit_length() + d[k + 1].bit_length() + _GUARD for k in range(n)]
         factors = [(1 << shifts[k] + _GUARD) // (d[k] * d[k + 1]) for k in range(n)]
         x, y, change = [0] * n, [0] * n, [0] * n  # change: what the next x differs by; 0: x only grows

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 
-from flint import arb, fmpq, fmpz_mat
+from flint import arb, fmpq, fmpz_mat, nmod_mat
 
 from crystalline.errors import UserError
 from crystalline.lattice.numbers import BITS, certified, decimal_digits
@@ -31,6 +31,7 @@ MOST_DELTA = Fraction(999, 1000)
 # 0.5001 to 0.4999, and the Lovász condition by twice that.
 _ETA = 0.5001
 _MORE = 0.0005
+_PRIME = 2**61 - 1
 
 
 class Basis:
@@ -59,6 +60,12 @@ class Basis:
                 f"{'are' if len(dependent) > 1 else 'is'} zero or a combination of rows before",
                 "leave out the dependent rows",
             )
+
+    def changed(self, rows: fmpz_mat) -> Basis:
+        """Another basis of the same lattice, which is not looked at again: whole rows over the same scale."""
+        other = Basis.__new__(Basis)
+        other.scale, other.rows = self.scale, _table(rows)
+        return other
 
     @property
     def rank(self) -> int:
@@ -93,7 +100,9 @@ class Basis:
     @cached_property
     def squared_determinant(self) -> Fraction:
         """The square of the volume of the lattice's cell, det(B Bᵀ)."""
-        return Fraction(self.gram_schmidt.minors[-1], self.scale ** (2 * self.rank))
+        square = self.rank == self.dimension  # the shorter way
+        whole = self.matrix.det() ** 2 if square else (self.matrix * self.matrix.transpose()).det()
+        return Fraction(int(whole), self.scale ** (2 * self.rank))
 
     def hermite_factor(self, bits: int = BITS) -> arb:
         """‖b_1‖ / det^(1/n): how short the first vector is for the volume, whatever the unit."""
@@ -171,21 +180,20 @@ def lll(basis: Basis, delta: Fraction = DELTA) -> Reduced:
             f"could not reduce with delta {float(delta):g}", "it is not above 0.25 and at most 0.999", "use 0.99"
         )
     rows, transform = basis.matrix.lll(transform=True, delta=float(delta) + _MORE, eta=_ETA)
-    rows, transform = _size_reduce(rows, transform)
-    found = Basis.__new__(Basis)  # its rows are known to be independent
-    found.scale, found.rows = basis.scale, _table(rows)
+    found = basis.changed(rows)
+    if not is_size_reduced(found.gram_schmidt):
+        steps = size_reduction(found.gram_schmidt)
+        found, transform = basis.changed(steps * rows), steps * transform
     if not (is_size_reduced(found.gram_schmidt) and satisfies_lovasz(found.gram_schmidt, delta)):
         raise ArithmeticError("FLINT's reduction is not what it promises")
     return Reduced(found, _table(transform))
 
 
-def _size_reduce(rows: fmpz_mat, transform: fmpz_mat) -> tuple[fmpz_mat, fmpz_mat]:
-    """Make all |μ_ij| at most 1/2 by taking whole multiples of rows from later ones; changes no b*_i."""
-    gso = GramSchmidt.of_rows(rows)
-    d = gso.minors
-    steps = fmpz_mat(len(gso.products), len(gso.products), [0] * len(gso.products) ** 2)
-    changed = False
-    done: list[list[int]] = []  # the λ of finished rows, and in `steps` what was done to reach them
+def size_reduction(gso: GramSchmidt) -> fmpz_mat:
+    """The matrix that makes all |μ_ij| at most ½: it takes multiples of earlier rows from later ones; b*_i stay."""
+    d, n = gso.minors, len(gso.products)
+    steps = fmpz_mat(n, n, [0] * n**2)
+    done: list[list[int]] = []  # the λ of finished rows
     for i, row in enumerate(gso.products):
         steps[i, i] = 1
         for j in range(i - 1, -1, -1):
@@ -194,14 +202,16 @@ def _size_reduce(rows: fmpz_mat, transform: fmpz_mat) -> tuple[fmpz_mat, fmpz_ma
                 row = [a - times * b for a, b in zip(row, done[j], strict=False)] + row[j + 1 :]
                 for k in range(j + 1):
                     steps[i, k] -= times * steps[j, k]
-                changed = True
         done.append(row)
-    return (steps * rows, steps * transform) if changed else (rows, transform)
+    return steps
 
 
 def dependent_rows(rows: Sequence[Sequence[int]]) -> list[int]:
     """The numbers, from 0, of the rows that are combinations of rows before them."""
-    reduced, _, rank = fmpz_mat([list(row) for row in rows]).transpose().rref()
+    matrix = fmpz_mat([list(row) for row in rows])
+    if nmod_mat(matrix, _PRIME).rank() == len(rows):  # the quick way; what is dependent is so modulo a prime too
+        return []
+    reduced, _, rank = matrix.transpose().rref()
     if rank == len(rows):
         return []
     pivots = {next(k for k in range(len(rows)) if reduced[i, k] != 0) for i in range(rank)}
