@@ -1,6 +1,7 @@
 """`cllm lattice factor, primes, spiral, clock` as a person and as a script meet them."""
 
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -47,7 +48,7 @@ def test_answers(cllm, words, out):
                             "class_mod_12": 0}),
         (["primes", "test", str(2**1279 - 1)], {"number": 2**1279 - 1, "prime": None, "class_mod_12": 7}),
         (["primes", "count", "100", "--by-class"],
-         {"up_to": 100, "count": 25, "by_class_mod_12": [0, 5, 1, 1, 0, 7, 0, 6, 0, 0, 0, 5]}),
+         {"up_to": 100, "count": 25, "by_class_mod_12": [0, 5, 1, 1, 0, 6, 0, 6, 0, 0, 0, 6]}),
         (["primes", "twins", "5"], {"near": 5, "below": [3, 5], "above": [5, 7]}),
         (["primes", "list", "10", "20"], {"low": 10, "high": 20, "primes": [11, 13, 17, 19]}),
         (["primes", "next", "7"], {"after": 7, "prime": 11, "class_mod_12": 11}),
@@ -132,7 +133,7 @@ def test_plot(cllm, tmp_path, words):
         (["primes", "nth", "0"], EXIT_FAILED, "counted from 1"),
         (["primes", "nth", "99999999999999"], EXIT_FAILED, "37,607,912,018"),
         (["primes", "next", "100", "--class", "4"], EXIT_FAILED, "1, 5, 7 and 11"),
-        (["primes", "next", "100", "--class", "13"], EXIT_FAILED, "1, 5, 7 and 11"),
+        (["primes", "next", "100", "--class", "13"], EXIT_FAILED, "0 to 11"),
         (["primes", "list", "0", "1000000000"], EXIT_FAILED, "100,000,000"),
         (["spiral"], EXIT_USAGE, "neither"),
         (["spiral", "5", "--at", "1", "1"], EXIT_USAGE, "both"),
@@ -168,7 +169,9 @@ def test_every_action_is_explained_with_examples_that_are_understood(cllm, actio
     (tmp_path / "basis.txt").write_text("1 2 0\n0 3 1\n4 0 0\n")
     (tmp_path / "plane.txt").write_text("201 37\n1648 297\n")
     examples = [
-        line.split("  cllm ")[1].split("   ")[0] for line in out.splitlines() if line.startswith("  cllm lattice ")
+        re.split(r"  +", line.split("  cllm ")[1])[0]
+        for line in out.splitlines()
+        if line.startswith("  cllm lattice ")
     ]
     assert examples
     for example in examples:

@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from flint import arb
 
 EXAMPLES = """  cllm lattice factor 144001                  the prime factors of a number
-  cllm lattice primes count 144000 --by-class how many primes there are, by class mod 12
+  cllm lattice primes count 144000            how many primes there are up to a number
   cllm lattice primes twins 144000            the nearest twin primes
   cllm lattice spiral 144000 --plot ulam.svg  its place on the spirals, and a picture
   cllm lattice clock 144000                   its place on the clock rings"""
 PRIMES = """examples:
-  cllm lattice primes test 144001             whether a number is prime
-  cllm lattice primes count 144000 --by-class how many primes there are up to a number
-  cllm lattice primes nth 13343               the 13,343rd prime
-  cllm lattice primes next 144000 --class 7   the next prime, here in class 7 of 12
-  cllm lattice primes twins 144000            the nearest twin primes below and above
-  cllm lattice primes list 144000 144100      the primes from one number up to, not including, another"""
+  cllm lattice primes test 144001               whether a number is prime
+  cllm lattice primes count 144000 --by-class   how many primes there are up to a number
+  cllm lattice primes nth 13343                 the 13,343rd prime
+  cllm lattice primes next 144000 --class 7     the next prime, here in class 7 of 12
+  cllm lattice primes twins 144000              the nearest twin primes below and above
+  cllm lattice primes list 144000 144100        the primes from one number up to, not including, another"""
 SPIRAL = """examples:
-  cllm lattice spiral 144000                           all places of a number; every digit shown is certain
-  cllm lattice spiral 144000 --plot ulam.svg           the primes around it on Ulam's spiral
-  cllm lattice spiral 100 --kind golden --plot sun.svg the sunflower, with the primes in it
-  cllm lattice spiral --at -180 190                    the number at a place of Ulam's spiral"""
+  cllm lattice spiral 144000                             all places of a number; every digit shown is certain
+  cllm lattice spiral 144000 --plot ulam.svg             the primes around it on Ulam's spiral
+  cllm lattice spiral 100 --kind golden --plot sun.svg   the sunflower, with the primes in it
+  cllm lattice spiral --at -180 190                      the number at a place of Ulam's spiral"""
 CLOCK = """examples:
   cllm lattice clock 144                       ring, place, angle and hands of a number
   cllm lattice clock 144 --plot clock.svg      and a picture of the rings

@@ -103,6 +103,8 @@ def next_prime(n: int, residue: int | None = None) -> int:
     Raises UserError for a class that has no prime above n: there are infinitely many in 1, 5, 7 and 11 (Dirichlet),
     one each in 2 and 3, and none elsewhere.
     """
+    if residue is not None and not 0 <= residue < 12:
+        raise UserError(f"there is no class {brief(residue)} of 12", "the classes are 0 to 11", "use 1, 5, 7 or 11")
     if residue is not None and math.gcd(residue, 12) != 1:
         if residue in (2, 3) and n < residue:
             return residue
