@@ -75,6 +75,8 @@ def test_spiral(cllm):
     assert cllm("lattice", "spiral", "--at", "190", "169", "--places", "6")[1] == out
     _, out, _ = cllm("lattice", "spiral", "--at", "-180", "-190", "--json")
     assert json.loads(out)["ulam"] == [-180, -190]
+    _, out, _ = cllm("lattice", "spiral", "--at", "-180", "190", "--fold", "144")
+    assert "  Torus        (108, 46) modulo 144\n" in out
     _, out, _ = cllm("lattice", "spiral", str(10**60), "--json")
     assert json.loads(out)["logarithmic"] is None  # its radius has more digits than there are atoms
 

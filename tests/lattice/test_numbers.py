@@ -132,7 +132,7 @@ def test_rational_reads_exactly(text, value):
 
 @pytest.mark.parametrize(
     "text",
-    ["", ".", "-", "e5", "x", "1/0", "1/00", "--1", "²", "1,2", "nan", "inf", "0x10", "1e9999999999", "1e2000000"],
+    ["", ".", "-", "e5", "x", "1/0", "1/00", "--1", "²", "1,2", "nan", "inf", "0x10", "1e9999999999", "1e200000"],
 )
 def test_what_is_no_number_is_refused(text):
     with pytest.raises(ValueError, match=r"number|zero|exponent"):
@@ -146,6 +146,6 @@ def test_long_integers():
     assert numbers.text(n) == digits
     assert numbers.brief(n) == f"{'7' * 12}...{'7' * 12} (10,000 digits)"
     assert numbers.integer("144,000") == numbers.integer("144_000") == numbers.integer(" +144000 ") == 144_000
-    for wrong in ("1,44", "12.0", "", "7" * (10**6 + 1)):
+    for wrong in ("1,44", "12.0", "", "7" * (10**5 + 1)):
         with pytest.raises(ValueError, match="number"):
             numbers.integer(wrong)

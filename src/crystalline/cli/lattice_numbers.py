@@ -67,6 +67,7 @@ def add_actions(actions: argparse._SubParsersAction[Any]) -> None:
     spiral = add_action(actions, "spiral", _spiral, "places of a number on spirals and curves", SPIRAL)
     spiral.add_argument("number", metavar="N", nargs="?", type=whole, help="a whole number from 1 up")
     spiral.add_argument("--at", nargs=2, type=whole, metavar=("X", "Y"), help="a place on Ulam's spiral instead")
+    spiral.add_argument("--fold", type=common.whole(1), metavar="PERIOD", help="also Ulam's place on a torus")
     spiral.add_argument("--places", type=common.whole(0), default=15, metavar="P", help="decimals; default: 15")
     spiral.add_argument("--kind", choices=KINDS, default="ulam", help="what to draw; default: ulam")
     spiral.add_argument("--points", type=common.whole(1), metavar="M", help="how many numbers to draw")
@@ -257,18 +258,18 @@ def _spiral(args: argparse.Namespace) -> None:
     }
     real = {name: [_decimal(part, args.places) for part in point] if point else None for name, point in balls.items()}
     hilbert = spirals.hilbert_point(n, order)
+    torus = [x % args.fold, y % args.fold] if args.fold else None
     if args.json:
         output.print_json(
-            {"number": n, "ulam": [x, y], **real, "hilbert": {"order": order, "point": hilbert}}
+            {"number": n, "ulam": [x, y], "torus": torus, **real, "hilbert": {"order": order, "point": hilbert}}
         )  # fmt: skip
     else:
-        rows = {
-            "Ulam": f"({x}, {y}), layer {max(abs(x), abs(y))}",
-            **{
-                name.capitalize(): f"({', '.join(point)})" if point else "too far out" for name, point in real.items()
-            },
-            "Hilbert": f"({hilbert[0]}, {hilbert[1]}) on the curve of order {order}",
-        }
+        rows = {"Ulam": f"({x}, {y}), layer {max(abs(x), abs(y))}"}
+        if torus:
+            rows["Torus"] = f"({torus[0]}, {torus[1]}) modulo {args.fold}"
+        for name, point in real.items():
+            rows[name.capitalize()] = f"({', '.join(point)})" if point else "too far out"
+        rows["Hilbert"] = f"({hilbert[0]}, {hilbert[1]}) on the curve of order {order}"
         print("\n".join([str(n), *(f"  {name:12} {place}" for name, place in rows.items())]))
     if args.plot:
         from crystalline.pipeline import lattice_pictures

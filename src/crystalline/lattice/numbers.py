@@ -24,7 +24,7 @@ Compute = Callable[[], arb]  # computes with the working bits of the moment
 
 BITS = 256  # of a result that are certain, unless more or fewer are asked for
 MOST_BITS = 2**20  # about 315,000 decimal digits
-MOST_DIGITS = 10**6  # of a number that is read
+MOST_DIGITS = 10**5  # of a number that is read
 _TRIES = 8  # each with twice the working precision of the one before
 _NUMBER = re.compile(r"([+-]?)(\d*)(?:\.(\d*))?(?:[eE]([+-]?\d+))?|([+-]?\d+)/(\d+)", re.ASCII)
 

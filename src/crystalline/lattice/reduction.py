@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 
-from flint import arb, fmpq, fmpz_mat, nmod_mat
+from flint import arb, fmpq, fmpz, fmpz_mat, nmod_mat
 
 from crystalline.errors import UserError
 from crystalline.lattice.numbers import BITS, certified, decimal_digits
@@ -42,15 +42,13 @@ class Basis:
 
     def __init__(self, vectors: Sequence[Vector]) -> None:
         _refuse_unfit(vectors)
-        self.scale = math.lcm(*(value.denominator for vector in vectors for value in vector))
-        self.rows = [[int(value * self.scale) for value in vector] for vector in vectors]
-        digits = sum(decimal_digits(value) for row in self.rows for value in row)
-        if digits > MOST_DIGITS:
-            raise UserError(
-                "this matrix is too large",
-                f"written over one denominator its numbers have {digits:,} digits; {MOST_DIGITS:,} are taken",
-                "use fewer or shorter numbers",
-            )
+        scale = fmpz(1)
+        for denominator in {value.denominator for vector in vectors for value in vector}:
+            scale = scale.lcm(fmpz(denominator))
+            _refuse_long(decimal_digits(int(scale)) if scale > 1 else 0, len(vectors) * len(vectors[0]))
+        self.scale = int(scale)
+        self.rows = [[value.numerator * (self.scale // value.denominator) for value in vector] for vector in vectors]
+        _refuse_long(sum(decimal_digits(value) for row in self.rows for value in row))
         dependent = dependent_rows(self.rows)
         if dependent:
             names = ", ".join(str(row + 1) for row in dependent[:10]) + (", ..." if len(dependent) > 10 else "")
@@ -233,6 +231,15 @@ def _refuse_unfit(vectors: Sequence[Vector]) -> None:
             "this matrix is too large",
             f"it has {len(vectors)} rows of {len(vectors[0])}; at most {MOST_DIMENSIONS} are taken",
             "use fewer dimensions",
+        )
+
+
+def _refuse_long(digits: int, times: int = 1) -> None:
+    if digits * times > MOST_DIGITS:
+        raise UserError(
+            "this matrix is too large",
+            f"written over one denominator it has some {digits * times:,} digits; {MOST_DIGITS:,} are taken",
+            "use fewer or shorter numbers",
         )
 
 
