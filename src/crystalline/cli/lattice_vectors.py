@@ -282,7 +282,7 @@ def _spheres(args: argparse.Namespace) -> None:
         print(f"{packing.name}: {packing.kissing_number:,} spheres touch one in {packing.dimension} dimensions")
         print(f"their centres are √{packing.squared_length} from its centre, and seen from it")
         for line in angles:
-            degrees = line["degrees"].rstrip("0").rstrip(".")
+            degrees = str(line["degrees"]).rstrip("0").rstrip(".")
             print(f"  {line['count']:>7,} at {degrees:>16}° from any one of them")
         if packing.dimension == 3:
             least = told["icosahedron"]["least_angle"]

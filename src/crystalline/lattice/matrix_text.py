@@ -67,7 +67,8 @@ def _plain(lines: list[str]) -> Iterator[tuple[int, list[str]]]:
 
 def _bracketed(lines: list[str], name: str) -> Iterator[tuple[int, list[str]]]:
     """The rows of [[...] [...]]: their lines and words."""
-    depth, row, began, ended = 0, [], 1, False
+    row: list[str] = []
+    depth, began, ended = 0, 1, False
     for place, line in enumerate(lines, start=1):
         for word in _WORD.findall(line):
             if ended or (depth == 0 and word != "[") or (depth == 2 and word == "["):

@@ -78,7 +78,7 @@ def icosahedron() -> NDArray[np.float64]:
     golden = (1 + 5**0.5) / 2
     corners = [(0, a, b * golden) for a in (1, -1) for b in (1, -1)]
     turned = [corner[-k:] + corner[:-k] for k in range(3) for corner in corners]
-    return np.array(turned) / np.sqrt(1 + golden**2)
+    return np.asarray(np.array(turned) / np.sqrt(1 + golden**2))
 
 
 def icosahedron_angle(bits: int = BITS) -> arb:

@@ -104,8 +104,9 @@ def _sums_over_primes(x: int, characters: NDArray[np.int64]) -> NDArray[np.int64
     # small[:, v] is the sum over 2 <= n <= v, large[:, i] the one over 2 <= n <= x // i, both over those n that no
     # prime so far divides, or that are prime.
     small, large = (_sums_over_all(v, characters) for v in (places, quotients))
+    p: int
     for p in primes_below(root + 1).tolist():
-        sign = characters[:, p % 12, None]
+        sign: NDArray[np.int64] = characters[:, p % 12, None]
         before = small[:, p - 1, None].copy()
         last = min(root, x // (p * p))
         near = min(last, root // p)  # up to here x // (ip) is among the large ones

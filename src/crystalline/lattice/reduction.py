@@ -165,7 +165,7 @@ class Reduced:
     def inverse(self) -> list[list[int]]:
         """The matrix that leads back; it is unimodular too."""
         # Not inv(integer=True): python-flint 0.9 gives it the wrong sign where the determinant is -1.
-        return _table(fmpz_mat(self.transform).inv().numer_denom()[0])
+        return [[int(value.p) for value in row] for row in fmpz_mat(self.transform).inv().tolist()]
 
 
 def lll(basis: Basis, delta: Fraction = DELTA) -> Reduced:
@@ -177,7 +177,7 @@ def lll(basis: Basis, delta: Fraction = DELTA) -> Reduced:
         raise UserError(
             f"could not reduce with delta {float(delta):g}", "it is not above 0.25 and at most 0.999", "use 0.99"
         )
-    rows, transform = basis.matrix.lll(transform=True, delta=float(delta) + _MORE, eta=_ETA)
+    rows, transform = basis.matrix.lll(True, float(delta) + _MORE, _ETA)
     found = basis.changed(rows)
     if not is_size_reduced(found.gram_schmidt):
         steps = size_reduction(found.gram_schmidt)

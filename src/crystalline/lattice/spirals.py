@@ -103,7 +103,7 @@ def golden_points(k: ArrayLike) -> Floats:
     steps = k.astype(np.uint64)
     turns = steps * _TURN_HIGH + (steps * _TURN_LOW >> np.uint64(32))  # modulo 2^64: whole turns drop out
     angle = turns.astype(np.int64).astype(np.float64) * (2 * math.pi * 2.0**-64)  # from -π to π
-    return np.sqrt(k)[..., None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    return np.asarray(np.sqrt(k)[..., None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1))
 
 
 def logarithmic_point(k: int, bits: int = BITS) -> tuple[arb, arb]:
@@ -115,7 +115,7 @@ def logarithmic_points(k: ArrayLike) -> Floats:
     """(x, y) of each k up to 14,000 in size, shape (..., 2); within (|k| + 20) 2^-53 of the radius."""
     k = _within(k, -LARGEST_LOGARITHMIC, LARGEST_LOGARITHMIC)
     radius = np.exp(k * (math.log((1 + math.sqrt(5)) / 2) / 10))
-    return radius[..., None] * np.stack([np.cos(k / 2), np.sin(k / 2)], axis=-1)
+    return np.asarray(radius[..., None] * np.stack([np.cos(k / 2), np.sin(k / 2)], axis=-1))
 
 
 def archimedean_point(k: int, bits: int = BITS) -> tuple[arb, arb]:
@@ -126,7 +126,8 @@ def archimedean_point(k: int, bits: int = BITS) -> tuple[arb, arb]:
 def archimedean_points(k: ArrayLike) -> Floats:
     """(x, y) of each k, shape (..., 2), for |k| up to 2^53; within 2^-49 of the radius."""
     k = _within(k, -(2**53), 2**53)
-    return (k / (4 * math.pi))[..., None] * np.stack([np.cos(k / 2), np.sin(k / 2)], axis=-1)
+    radius = k / (4 * math.pi)
+    return np.asarray(radius[..., None] * np.stack([np.cos(k / 2), np.sin(k / 2)], axis=-1))
 
 
 # --- the torus, and Hilbert's curve -----------------------------------------------------------------------

@@ -48,6 +48,8 @@ def spiral(kind: str, n: int, points: int | None = None) -> str:
     points: how many numbers are drawn. Ulam's spiral is drawn around its middle, or around n where that is far out.
     """
     points = points or (ULAM_POINTS if kind == "ulam" else max(CURVE_POINTS, min(n + 1, MOST_POINTS)))
+    if kind == "hilbert":
+        points = 4 ** max(1, math.ceil(math.log2(points) / 2))  # the whole curve
     if points > MOST_POINTS or (kind != "ulam" and n >= points) or n >= FAR:
         raise UserError(
             f"could not draw {n if n < FAR else 'so large a number'} on the spiral",
@@ -69,7 +71,7 @@ def spiral(kind: str, n: int, points: int | None = None) -> str:
     elif kind == "archimedean":
         places, title = spirals.archimedean_points(numbers), "Archimedean spiral"
     else:
-        order = max(1, math.ceil(math.log2(points) / 2))
+        order = points.bit_length() // 2
         places, title = spirals.hilbert_points(numbers, order).astype(float), f"Hilbert's curve of order {order}"
     x, y = _fit(places)
     dots = max(1.0, min(6.0, 0.42 * SIDE / math.sqrt(len(numbers))))
@@ -104,7 +106,9 @@ def _ulam(n: int, points: int) -> str:
         )
     else:
         body += _primes(numbers, across, down, 0.72 * step)
-    body += _ring(across[grid.index((x, y))], down[grid.index((x, y))], max(0.6 * step, 5.0), str(n))
+    body += _ring(
+        across[grid.index((x, y))], down[grid.index((x, y))], max(0.6 * step, 5.0), "" if side <= LABELLED else str(n)
+    )
     about = f"{side} by {side} numbers around ({left}, {low}); primes in the colour of their class mod 12."
     return _document("Ulam's spiral" + ("" if (left, low) == (0, 0) else f" around {n}"), about, body, _legend())
 
@@ -204,7 +208,8 @@ def plane(
     cell = "L".join(f"{x:.1f} {y:.1f}" for x, y in (origin, first, opposite, second))
     body = f'<clipPath id="page"><rect width="{SIDE:g}" height="{SIDE:g}"/></clipPath><g clip-path="url(#page)">'
     body += f'<path class="cell" d="M{cell}Z"/>'
-    body += f'<path class="dot" stroke-linecap="round" stroke-width="5" d="{_dots(seen[:, 0], seen[:, 1])}"/>'
+    dots = _dots(seen[:, 0], seen[:, 1])
+    body += f'<path class="mark" stroke-opacity="0.5" stroke-linecap="round" stroke-width="5" d="{dots}"/>'
     for name, basis, width in (("before", before, 2.5), ("after", after, 4.5)):
         body += "".join(
             f'<path class="{name}" stroke-width="{width}" stroke-linecap="round" '
