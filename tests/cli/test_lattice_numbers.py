@@ -124,7 +124,7 @@ def test_plot(cllm, tmp_path, words):
 @pytest.mark.parametrize(
     ("words", "expected", "hint"),
     [
-        (["factor", HARD], EXIT_FAILED, "50 digits"),
+        (["factor", HARD], EXIT_FAILED, "60 digits"),
         (["factor", "0"], EXIT_FAILED, "from 1 up"),
         (["factor", LONG], EXIT_USAGE, "10,000"),
         (["factor", "1.5"], EXIT_USAGE, "whole number"),

@@ -181,6 +181,14 @@ def test_what_is_no_basis_is_told(rows, words):
     assert words in str(error.value)
 
 
+def test_what_would_take_hours_is_refused():
+    draw = random.Random(1)
+    basis = Basis([[draw.randrange(1000) for _ in range(400)] for _ in range(400)])
+    with pytest.raises(UserError) as error:
+        lll(basis)
+    assert "hours" in error.value.why
+
+
 @pytest.mark.parametrize("delta", [Fraction(1, 4), Fraction(1), Fraction(0), Fraction(2)])
 def test_delta_has_limits(delta):
     with pytest.raises(UserError):

@@ -22,7 +22,7 @@ WINDOW_LENGTH = 10**8  # of a window: its primes take at most 50 MB
 _SEGMENT = 2**21  # numbers sieved at once: their odd half fits the processor's cache
 PROOF_DIGITS = 300  # FLINT's proof (APR-CL, or Pocklington and Morrison) takes a second or two at this length
 TEST_DIGITS = 4_000  # a test takes a second or so at this length
-FACTOR_DIGITS = 50  # of a product of two large primes: factoring takes about a second, and doubles every few digits
+FACTOR_DIGITS = 60  # of a product of two large primes: factoring takes seconds, and doubles every few digits
 TWIN_DIGITS = 100  # the next twins are some (ln n)² away
 RESIDUE_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
 

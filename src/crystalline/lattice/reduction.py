@@ -25,6 +25,8 @@ Vector = Sequence[int | Fraction]
 
 MOST_DIMENSIONS = 400
 MOST_DIGITS = 10**6  # of all numbers of a matrix together
+# A reduction of n vectors with numbers of L digits takes about n⁴ L (L + n) units of time: so many are some minutes.
+MOST_WORK = 1.1e13
 DELTA = Fraction(99, 100)
 MOST_DELTA = Fraction(999, 1000)
 # FLINT is asked for a little more than is promised: size reduction is then finished exactly, which can lower |μ| from
@@ -177,6 +179,7 @@ def lll(basis: Basis, delta: Fraction = DELTA) -> Reduced:
         raise UserError(
             f"could not reduce with delta {float(delta):g}", "it is not above 0.25 and at most 0.999", "use 0.99"
         )
+    _refuse_work(basis)
     rows, transform = basis.matrix.lll(True, float(delta) + _MORE, _ETA)
     found = basis.changed(rows)
     if not is_size_reduced(found.gram_schmidt):
@@ -184,6 +187,9 @@ def lll(basis: Basis, delta: Fraction = DELTA) -> Reduced:
         found, transform = basis.changed(steps * rows), steps * transform
     if not (is_size_reduced(found.gram_schmidt) and satisfies_lovasz(found.gram_schmidt, delta)):
         raise ArithmeticError("FLINT's reduction is not what it promises")
+    # That of the lattice, so of both; and sooner computed from shorter numbers.
+    found.squared_determinant = Fraction(found.gram_schmidt.minors[-1], basis.scale ** (2 * basis.rank))
+    basis.squared_determinant = found.squared_determinant
     return Reduced(found, _table(transform))
 
 
@@ -240,6 +246,18 @@ def _refuse_long(digits: int, times: int = 1) -> None:
             "this matrix is too large",
             f"written over one denominator it has some {digits * times:,} digits; {MOST_DIGITS:,} are taken",
             "use fewer or shorter numbers",
+        )
+
+
+def _refuse_work(basis: Basis) -> None:
+    lengths = [decimal_digits(value) for row in basis.rows for value in row]
+    # Between the longest and the mean: often only one column has long numbers.
+    digits = math.sqrt(max(lengths) * sum(lengths) / len(lengths))
+    if basis.rank**4 * digits * (digits + basis.rank) > MOST_WORK:
+        raise UserError(
+            "could not reduce this basis",
+            f"{basis.rank} vectors with numbers of up to {max(lengths):,} digits can take hours",
+            "use fewer vectors or shorter numbers",
         )
 
 
