@@ -29,6 +29,7 @@ TINY = {
     "model.context": 32,
     "training.micro_batch": 1,
     "training.steps": 6,
+    "training.device": "cpu",
     "training.precision": "fp32",
     "training.evaluate_tokens": 256,
     "checkpointing.every_steps": 2,

@@ -46,7 +46,8 @@ class Interrupted(Exception):
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that there was not enough memory, in the words of Python, the system or PyTorch."""
     if isinstance(error, RuntimeError):
-        return any(words in str(error) for words in ("allocate memory", "DefaultCPUAllocator", "out of memory"))
+        words = ("allocate memory", "DefaultCPUAllocator", "out of memory", "ALLOC_FAILED")  # the last: of cuBLAS
+        return any(word in str(error) for word in words)
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
 
 

@@ -109,11 +109,14 @@ class Training(Section):
     accumulation: int = Field(1, ge=1, le=4096, description="micro-batches in one position")
     workers: AutoWorkers = Field(
         None,
-        description="worker processes; auto: one a core; free: as many as there are cores that other processes leave "
-        "free, changing with them; 0: none, the main process computes",
+        description="worker processes; auto: one a core, or one a GPU; free: as many as there are cores that other "
+        "processes leave free, changing with them; 0: none, the main process computes",
     )
-    precision: Literal["auto", "bf16", "fp32"] = Field(
-        "auto", description="of the products; weights are always kept in fp32"
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where positions are computed; auto: on the GPUs (cuda) if there are any"
+    )
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto", description="of the products; weights are always kept in fp32; fp16: for GPUs without bf16"
     )
     evaluate_every: AutoInt = Field(None, ge=1, description="steps between evaluations")
     evaluate_tokens: int = Field(65_536, ge=256, description="held-out tokens in each of them")

@@ -23,7 +23,7 @@ def both(monkeypatch, function, *inputs: torch.Tensor):
     for compiled in (True, False):
         with monkeypatch.context() as patch:
             if not compiled:
-                patch.setattr(operations, "usable", lambda _: None)
+                patch.setattr(operations, "usable", lambda *_: None)
             leaves = [x.clone() if compiled else x.float() for x in inputs]
             leaves = [x.requires_grad_(x.is_floating_point()) for x in leaves]
             out = function(*leaves)
@@ -171,7 +171,7 @@ def test_the_same_input_gives_the_same_bits_at_any_address():
 
 def test_a_machine_without_compiler_computes_too(monkeypatch):
     x = numbers(2, 8, 16)
-    monkeypatch.setattr(operations, "usable", lambda _: None)
+    monkeypatch.setattr(operations, "usable", lambda *_: None)
     torch.testing.assert_close(
         operations.rms_norm(x, None, torch.ones(16), 1e-6, torch.float32)[1],
         F.rms_norm(x, (16,), torch.ones(16), 1e-6),
@@ -186,3 +186,21 @@ def test_the_kernels_are_named_by_what_their_bits_depend_on(monkeypatch):
     library._key.cache_clear()
     assert library.identity() != name
     library._key.cache_clear()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["fp32", "bf16", "fp16"])
+def test_a_loss_in_parts_is_that_of_the_whole(monkeypatch, dtype):
+    """So many logits that they are not held at once. The last part is shorter, and a target is left out."""
+    monkeypatch.setattr(operations, "usable", lambda *_: None)
+    outcomes = []
+    for at_once in (operations.LOGITS_AT_ONCE, 4 * 40):
+        monkeypatch.setattr(operations, "LOGITS_AT_ONCE", at_once)
+        x = numbers(10, 16).to(dtype).requires_grad_()
+        table = numbers(40, 16, seed=1).to(dtype).requires_grad_()
+        targets = torch.arange(10) * 3
+        targets[7] = -100
+        loss = operations.head_loss(x, table, targets)
+        outcomes.append((loss, *torch.autograd.grad(loss, (x, table))))
+    for whole, parts in zip(*outcomes, strict=True):
+        error = float((whole.detach().float() - parts.detach().float()).abs().max())
+        assert error <= {torch.float32: 1e-5}.get(dtype, 2e-2) * float(whole.detach().abs().max())

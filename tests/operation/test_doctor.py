@@ -20,7 +20,7 @@ def findings():
 def test_it_looks_at_everything(monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(50e9))
     found = findings()
-    expected = {"python", *doctor.LIBRARIES, "precision", "kernels", "cores", "memory", "disk", "writing"}
+    expected = {"python", *doctor.LIBRARIES, "precision", "gpu", "kernels", "cores", "memory", "disk", "writing"}
     assert found.keys() == expected
     assert all(finding.ok for finding in found.values())
     assert found["torch"].found == importlib.import_module("torch").__version__
@@ -103,3 +103,23 @@ def test_a_missing_compiler_is_named_with_its_fix(monkeypatch):
     finding = doctor._kernels()
     assert finding.ok, "it works, only slower"
     assert "compiler" in finding.advice
+
+
+def test_gpus_are_told(monkeypatch):
+    from crystalline.training import device
+
+    found = [device.Gpu(index, "H100", 80_000_000_000, (9, 0)) for index in range(2)]
+    monkeypatch.setattr(device, "gpus", lambda: found)
+    assert findings()["gpu"].found == "2 of H100 (9.0), 80 GB each, bf16 products"
+
+
+@pytest.mark.parametrize("driver", [True, False])
+def test_a_gpu_that_pytorch_does_not_find_is_told_with_its_fix(driver, monkeypatch, tmp_path):
+    from crystalline.training import device
+
+    (tmp_path / "version").write_text("NVRM version: 580")
+    monkeypatch.setattr(device, "gpus", lambda: [])
+    monkeypatch.setattr(doctor, "NVIDIA_DRIVER", tmp_path / ("version" if driver else "none"))
+    gpu = findings()["gpu"]
+    assert gpu.ok, "training is possible all the same"
+    assert ("CUDA build" in gpu.advice) == driver

@@ -25,6 +25,7 @@ SMALL = {
     "model.context": 16,
     "training.micro_batch": 1,
     "training.steps": 6,
+    "training.device": "cpu",  # GPUs have tests of their own, in test_device.py
     "training.precision": "fp32",
     "training.workers": 0,  # what several do is tested in test_node_zero.py
     "training.evaluate_tokens": 256,

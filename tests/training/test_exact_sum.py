@@ -127,3 +127,14 @@ def test_combining_compiled_and_not_is_the_same(size, count, monkeypatch):
     monkeypatch.setattr(exact_sum.library, "usable", lambda _: None)
     assert combine(totals, plain) == pytest.approx(squares, rel=1e-12)
     assert torch.equal(compiled, plain)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("scale", [2.0**16, 2.0**4])
+def test_what_a_gradient_is_too_large_by_is_taken_away_exactly(dtype, scale):
+    gradient = (torch.randn(1000, generator=torch.Generator().manual_seed(5)) * 2.0**-8).to(dtype)
+    plain, scaled = (ExactSum(torch.zeros(1000, dtype=torch.int64)) for _ in range(2))
+    norm = plain.add([(0, gradient)])
+    assert scaled.add([(0, gradient * scale)], scale) == norm
+    assert torch.equal(scaled.total, plain.total)
+    assert plain.total.count_nonzero() > 990

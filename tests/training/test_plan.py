@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from gpus import H100, T4, machine_with
 from small_runs import SMALL, made_up_text, prepared_run, recipe_of, steps_of, train
 
 from crystalline import events
@@ -249,3 +250,37 @@ def test_a_plan_is_what_is_trained(new_run):
     train(run, training__steps=2)
     places = 2 * recipe.tokens_per_step
     assert places * 0.98 < steps_of(run)[2]["tokens"] <= places
+
+
+# --- on GPUs ------------------------------------------------------------------------------------------
+
+
+def test_a_plan_for_gpus_has_a_worker_for_each_and_is_made_in_another_process(planned, monkeypatch):
+    probe, here = module.probe, os.getpid()
+
+    def elsewhere(*arguments, **more):
+        assert os.getpid() != here, "CUDA, once started, does not survive the fork of a worker"
+        return probe(*arguments, **more)
+
+    with machine_with(*[H100] * 4):
+        monkeypatch.setattr(module, "probe", elsewhere)
+        four, one = planned(steps=10, workers=None), planned(steps=10, workers=1)
+        assert four.recipe.device == "cuda"
+        assert four.recipe.settings.training.precision == "bf16"
+        assert four.step_seconds < one.step_seconds / 3
+        assert four.gpu_memory == one.gpu_memory > 0
+        monkeypatch.setattr(module, "probe", probe)
+        plain = planned(steps=10, device="cpu")
+        assert plain.gpu_memory is None
+        assert one.memory < plain.memory, "what a GPU holds is not in the machine's memory"
+    with machine_with(T4):
+        assert planned(steps=10).recipe.settings.training.precision == "fp16"
+
+
+def test_a_plan_for_gpus_says_that_their_memory_was_not_measured(planned):
+    from crystalline.cli import common
+
+    with machine_with(H100):
+        text = common.plan_text(planned(steps=10))
+    assert "on each (not yet measured)" in text
+    assert "(not yet measured)" not in common.plan_text(planned(steps=10))

@@ -185,3 +185,68 @@ def test_what_is_sound():
     for bad in (math.nan, math.inf, -math.inf):
         assert not PositionResult(bad, 1.0).sound
         assert not PositionResult(1.0, abs(bad)).sound
+
+
+class TestFp16:
+    """Gradients of 16 bits with few exponents: neither vanished nor overflown, and the same whatever came before."""
+
+    @pytest.fixture
+    def half(self, parameters):
+        parameters.exact = gradient_of(parameters, batches(), 3)
+        parameters.model.dtype = torch.float16
+        parameters.copy = WorkingCopy(parameters.model, parameters)
+        return parameters
+
+    def tried(self, monkeypatch):
+        """What became of each scale that was tried: whether all gradients were finite."""
+        original, found = WorkingCopy.finite, []
+        monkeypatch.setattr(WorkingCopy, "finite", lambda copy: found.append(original(copy)) or found[-1])
+        return found
+
+    def test_the_gradient_is_right(self, half, monkeypatch):
+        tried = self.tried(monkeypatch)
+        gradient, said = gradient_of(half, batches(), 3)
+        assert tried == [True]
+        assert error(gradient, half.exact[0]) <= 5e-3
+        assert said.loss == pytest.approx(half.exact[1].loss, rel=1e-3)
+
+    def test_small_numbers_do_not_vanish(self, half, monkeypatch):
+        """As in a step of many tokens: without a scale most would be zero."""
+        scaled = gradient_of(half, batches(), 3, targets=10**7)[0]
+        monkeypatch.setattr(position, "FP16_SCALES", (1.0,))
+        bare = gradient_of(half, batches(), 3, targets=10**7)[0]
+        exact = half.exact[0] * (batches().targets_in_step(STEP) / 10**7)
+        assert error(scaled, exact) <= 5e-3
+        assert error(bare, exact) > 0.1
+
+    def test_what_overflows_is_computed_again_with_a_smaller_scale(self, half, monkeypatch):
+        tried = self.tried(monkeypatch)
+        gradient, said = gradient_of(half, batches(), 3, targets=20)
+        assert tried[-1]
+        assert not any(tried[:-1])
+        assert len(tried) > 1, "nothing has overflown: the test tests nothing"
+        assert said.sound
+        exact = half.exact[0] * (batches().targets_in_step(STEP) / 20)
+        assert error(gradient, exact) <= 5e-3
+
+    def test_it_does_not_depend_on_what_was_computed_before(self, half):
+        b = batches(accumulation=2)
+        first = gradient_of(half, b, 3, targets=20)
+        for other, targets in ((0, None), (11, 1), (3, 10**7)):
+            gradient_of(half, b, other, targets=targets)
+        again = gradient_of(half, b, 3, targets=20)
+        assert torch.equal(first[0], again[0])
+        assert first[1] == again[1]
+
+    def test_less_memory_gives_the_same_bits(self, half):
+        for targets in (None, 20):
+            whole, frugal = (gradient_of(half, batches(), 3, targets=targets, frugal=f) for f in (False, True))
+            assert torch.equal(whole[0], frugal[0])
+
+    def test_what_no_scale_can_hold_is_unsound(self, half, monkeypatch):
+        tried = self.tried(monkeypatch)
+        with torch.no_grad():
+            half.values.mul_(1e6)
+        half.copy.refresh()
+        assert not gradient_of(half, batches(), 3)[1].sound
+        assert len(tried) == len(position.FP16_SCALES) - 1, "the last one is taken as it is"

@@ -33,9 +33,10 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, metavar="S", help="the same seed gives the same model")
     parser.add_argument("--size", metavar="SIZE", help="1M, 2M, 4M ... 1B parameters; default: from the time")
     parser.add_argument(
-        "--workers", type=workers, metavar="N|auto|free", help="worker processes; auto (default): one a core; "
-        "free: as many as there are cores that nobody else uses"
+        "--workers", type=workers, metavar="N|auto|free", help="worker processes; auto (default): one a core, or one "
+        "a GPU; free: as many as there are cores that nobody else uses"
     )  # fmt: skip
+    parser.add_argument("--device", metavar="auto|cpu|cuda", help="train on the processor or, if any, on GPUs")
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="any setting; may be repeated"
     )
@@ -69,6 +70,7 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
         "training.seed": args.seed,
         "model.size": args.size,
         "training.workers": args.workers,
+        "training.device": args.device,
         "training.tensorboard": getattr(args, "tensorboard", None),  # `cllm plan` has no such flag
     }
     return {**values, **{name: value for name, value in flags.items() if value is not None}}
@@ -146,6 +148,7 @@ def plan_text(plan: Plan) -> str:
         f"{settings.training.precision}, seed {settings.training.seed}",
         f"  time        {duration(plan.seconds)} on this machine",
         f"  memory      {size(plan.memory)}, {size(plan.disk)} on disk",
+        *([f"  gpu         {size(plan.gpu_memory)} on each (not yet measured)"] if plan.gpu_memory else []),
         f"  expected    {expected}",
     ]
     if plan.epochs > 20:

@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
                 "epochs": plan.epochs,
                 "seconds": plan.seconds,
                 "memory_bytes": plan.memory,
+                "gpu_memory_bytes": plan.gpu_memory,
                 "disk_bytes": plan.disk,
                 "bits_per_byte": plan.bits_per_byte,
             }

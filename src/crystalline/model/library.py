@@ -54,9 +54,9 @@ def library() -> ctypes.CDLL | None:
     return None
 
 
-def usable(x: Tensor) -> ctypes.CDLL | None:
-    """The kernels, if they can work on tensors like `x`."""
-    return library() if x.device.type == "cpu" and x.dtype in _SUFFIX else None
+def usable(x: Tensor, dtype: torch.dtype | None = None) -> ctypes.CDLL | None:
+    """The kernels, if they can work on tensors like `x`, with results in `dtype` if that is another."""
+    return library() if x.device.type == "cpu" and {x.dtype, dtype or x.dtype} <= _SUFFIX.keys() else None
 
 
 def has_attention(kernels: ctypes.CDLL, dtype: torch.dtype) -> bool:

@@ -13,11 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from crystalline.model.library import call, has_attention, usable
 
 # Queries taken at once: scores of a block stay in the cache, and nothing is computed for keys after it.
 QUERY_BLOCK = 128
+# Logits held at once where the loss is PyTorch's; with more they are made in parts, and again for the gradient. In fp32
+# it takes three times their 512 MB.
+LOGITS_AT_ONCE = 1 << 27
 
 
 def rms_norm(
@@ -27,7 +31,7 @@ def rms_norm(
 
     Zhang & Sennrich 2019, arXiv 1910.07467. x: fp32; branch: in `dtype`, or None to norm x itself.
     """
-    kernels = usable(x)
+    kernels = usable(x, dtype)
     if kernels is not None:
         if branch is None:
             return x, _RMSNorm.apply(kernels, x, None, gain, epsilon, dtype)  # type: ignore[no-untyped-call]
@@ -51,7 +55,7 @@ def token_table(
     bags: (indices, offsets), int64; the factors of token t are indices[offsets[t] : offsets[t + 1]].
     held: the result for these weights, if it is known already; then only gradients are computed.
     """
-    kernels = usable(own)
+    kernels = usable(own, dtype)
     if kernels is not None:
         result: tuple[Tensor, Tensor] = _TokenTable.apply(kernels, own, factors, *bags, scale, dtype, held)  # type: ignore[no-untyped-call]
         return result
@@ -125,10 +129,17 @@ def head_loss(x: Tensor, table: Tensor, targets: Tensor) -> Tensor:
     """
     kernels = usable(x)
     if kernels is None:
-        logits = F.linear(x, table).float()
-        return F.cross_entropy(logits, targets, ignore_index=-100, reduction="sum")
+        rows = max(1, LOGITS_AT_ONCE // len(table))
+        if len(x) <= rows:
+            return _cross_entropy(x, table, targets)
+        parts = zip(x.split(rows), targets.split(rows), strict=True)
+        return torch.stack([checkpoint(_cross_entropy, a, table, b, use_reentrant=False) for a, b in parts]).sum()
     result: Tensor = _HeadLoss.apply(kernels, x, table, targets)  # type: ignore[no-untyped-call]
     return result
+
+
+def _cross_entropy(x: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(F.linear(x, table).float(), targets, ignore_index=-100, reduction="sum")
 
 
 def _rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:

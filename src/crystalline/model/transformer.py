@@ -256,15 +256,21 @@ class Transformer(nn.Module):
             else:
                 weight.normal_(0.0, self.shape.width**-0.5, generator=generator)
 
-    def for_products(self) -> Transformer:
+    def for_products(self, device: torch.device | None = None) -> Transformer:
         """The same network to compute with: its own block matrices, in `dtype`, so that no product has to convert
         them; all else, storage included, is this network's. In fp32 everything is.
+
+        device: where everything is its own.
         """
-        own = {
-            id(p): nn.Parameter(p.data.to(self.dtype) if is_matrix(name) else p.data)
+
+        def placed(x: Tensor, dtype: torch.dtype) -> Tensor:
+            return x.to(dtype) if device is None else x.to(device, dtype, copy=True)
+
+        own: dict[int, Tensor] = {
+            id(p): nn.Parameter(placed(p.data, self.dtype if is_matrix(name) else p.dtype))
             for name, p in self.named_parameters()
         }
-        return copy.deepcopy(self, {**own, **{id(buffer): buffer for buffer in self.buffers()}})
+        return copy.deepcopy(self, own | {id(buffer): placed(buffer, buffer.dtype) for buffer in self.buffers()})
 
     def hidden(self, tokens: Tensor, table: Tensor, cache: KVCache | None = None, frugal: bool = False) -> Tensor:
         """(B, T) tokens -> (B, T, D) final vectors. `table`: the tokens' vectors.

@@ -16,6 +16,7 @@ LIBRARIES = ("torch", "numpy", "tokenizers", "safetensors", "pydantic", "charset
 MODULES = {"charset-normalizer": "charset_normalizer", "python-flint": "flint"}
 LEAST_DISK = 2e9  # bytes: text, shards and checkpoints of a small model
 LEAST_MEMORY = 2e9
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ def examine() -> list[Finding]:
         _python(),
         *(_library(name) for name in LIBRARIES),
         _precision(),
+        _gpu(),
         _kernels(),
         _cores(),
         _memory(),
@@ -64,6 +66,23 @@ def _precision() -> Finding:
     if has_bf16():
         return Finding("precision", True, f"bf16 products ({capability})")
     return Finding("precision", True, f"fp32 products ({capability}); this processor has no bf16, training is slower")
+
+
+def _gpu() -> Finding:
+    try:
+        import torch
+
+        from crystalline.training.device import gpus
+    except Exception as error:  # without torch, whose own line above says more
+        return Finding("gpu", False, f"not known: {error}", "mend the libraries above first")
+    if found := gpus():
+        one = found[0]
+        words = "bf16" if one.has_bf16 else "fp16"
+        return Finding("gpu", True, f"{len(found)} of {one.kind}, {one.memory / 1e9:.0f} GB each, {words} products")
+    if NVIDIA_DRIVER.exists():
+        fix = "install PyTorch's CUDA build (https://pytorch.org/get-started), or mend what nvidia-smi says"
+        return Finding("gpu", True, f"none that PyTorch {torch.__version__} finds: training is on the processor", fix)
+    return Finding("gpu", True, "none: training is on the processor")
 
 
 def _kernels() -> Finding:

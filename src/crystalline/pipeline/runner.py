@@ -35,7 +35,7 @@ from crystalline.tokens.codes import TokenCodes
 from crystalline.tokens.stream import TokenStream
 from crystalline.tokens.tokenizer import FILE as TOKENIZER_FILE
 from crystalline.tokens.tokenizer import Tokenizer, choose_vocabulary_size
-from crystalline.training import hardware, link, process
+from crystalline.training import device, hardware, link
 from crystalline.training.cluster import meeting
 from crystalline.training.link import Ranks
 from crystalline.training.loop import Trainer
@@ -280,12 +280,15 @@ def _means(recipe: Recipe, settings: Settings) -> dict[str, Any]:
     peak_flops: operations a second of one worker; flops_per_token: what the model needs for a token (for the share of
     the peak that is used).
     """
-    t = settings.training
+    t, gpus = settings.training, device.devices(recipe.device)
+    usual = device.workers(recipe.device)
+    workers = max(1, min(t.workers if isinstance(t.workers, int) else usual, t.positions))
+    peak = hardware.matrix_peak(recipe.dtype, device=gpus[0] if gpus else None)
     return {
-        "workers": max(1, min(t.workers if isinstance(t.workers, int) else process.cores(), t.positions)),
-        "peak_flops": hardware.matrix_peak(recipe.dtype),
+        "workers": workers,
+        "peak_flops": peak * min(1.0, len(gpus) / workers) if gpus else peak,  # several may share a GPU
         "flops_per_token": recipe.shape.flops_per_token,
-        "machine": {**machine(), **hardware.describe()},
+        "machine": {**machine(recipe.device), **hardware.describe()},
         "crystalline": __version__,
     }
 
@@ -319,7 +322,7 @@ def _recipe(
         if newest is not None:
             recipe = Recipe.from_json(saved)
             check_same(recipe, settings)
-            _warn_of_other_machine(saved["machine"])
+            _warn_of_other_machine(saved["machine"], machine(recipe.device))
             recipe = with_free_settings(recipe, settings)
             return _with_length(run, recipe, settings, store.step_of(newest))
         if saved["asked"] == asked and saved["text"] == text.identity:
@@ -333,8 +336,7 @@ def _recipe(
     return made.recipe
 
 
-def _warn_of_other_machine(before: dict[str, str]) -> None:
-    now = machine()
+def _warn_of_other_machine(before: dict[str, str], now: dict[str, str]) -> None:
     changes = [f"{name} was {before.get(name)}, is {now[name]}" for name in now if before.get(name) != now[name]]
     if changes:
         log.warning("the weights may differ in the last bits from an undisturbed run: %s", "; ".join(changes))

@@ -190,12 +190,13 @@ class Meeting:
         Raises UserError, on all ranks, when one has another text, or a newer checkpoint than rank 0.
         """
         value, step = self.link.say((recipe.to_json(), step) if recipe else None)
+        agreed = Recipe.from_json(value)
         checkpoints = store.checkpoint_folders(self.run)
         every = self.link.collect(
             {
                 "text": _text(self.run),
                 "step": store.step_of(checkpoints[0]) if checkpoints else 0,
-                "machine": machine() | {"crystalline": __version__},
+                "machine": machine(agreed.device) | {"crystalline": __version__},
             }
         )
         others = [rank for rank, its in enumerate(every) if its["text"] != every[0]["text"]]
@@ -221,7 +222,7 @@ class Meeting:
                         rank,
                         ", ".join(f"{n}: {its['machine'][n]}, not {every[0]['machine'][n]}" for n in changes),
                     )
-        return Recipe.from_json(value), step
+        return agreed, step
 
     def ready(self) -> None:
         """Wait until all are ready to train. The meeting is over."""

@@ -22,7 +22,7 @@ from crystalline.training.workspace import Workspace
 log = logging.getLogger("crystalline.training")
 POLL_SECONDS = 0.2  # how long an answer is waited for at once
 END_SECONDS = 2.0  # that a process gets to leave or to be killed
-STATES = {"compute": "computing", "total": "updating", "reduce": "updating", "update": "updating"}
+STATES = {"compute": "computing", **dict.fromkeys(("deliver", "total", "reduce", "update"), "updating")}
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Worker:
     waited: float = 0.0  # seconds before it got its task: its answer will say so too, if it comes
     task: Task | None = None
     ready: bool = False
+    generous: bool = False  # its task is a position, to be computed with as much memory as it takes
 
     @property
     def number(self) -> int:

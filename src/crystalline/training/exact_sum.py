@@ -25,6 +25,7 @@ FRACTION_BITS = 48  # resolution 3.6e-15
 # 144 positions of this norm cannot overflow: 144 * 2^7 * 2^48 < 2^63. A sound position has a norm under 10.
 LARGEST_NORM = 2.0**7
 CHUNK = 1 << 16  # elements worked on at a time: the temporaries stay in the processor's cache
+GPU_CHUNK = 1 << 24  # enough to be busy with, and temporaries of 200 MB
 
 
 class ExactSum:
@@ -38,29 +39,29 @@ class ExactSum:
         self.total.zero_()
         self.seconds += time.perf_counter() - began
 
-    def add(self, pieces: Iterable[tuple[int, Tensor]]) -> float:
-        """Add a gradient, given as (offset, fp32 or bf16 tensor) pieces; its norm.
+    def add(self, pieces: Iterable[tuple[int, Tensor]], scale: float = 1.0) -> float:
+        """Add a gradient, given as (offset, tensor of 16 or 32 bits) pieces on this sum's device; its norm.
 
+        scale: a power of two, that the pieces are too large by; dividing by it is exact.
         A norm that is not finite or above LARGEST_NORM says that the sum is of no use any more.
         """
         began = time.perf_counter()
-        squares = math.fsum(self._add(offset, piece.reshape(-1)) for offset, piece in pieces)
+        unit = 2.0**FRACTION_BITS / scale
+        squares = math.fsum(self._add(offset, piece.reshape(-1), unit) for offset, piece in pieces)
         self.seconds += time.perf_counter() - began
-        return math.sqrt(squares)
+        return math.sqrt(squares) / scale
 
-    def _add(self, offset: int, piece: Tensor) -> float:
-        """Add one piece; the sum of its squares."""
+    def _add(self, offset: int, piece: Tensor, unit: float) -> float:
+        """Add one piece, times `unit`; the sum of its squares."""
         place = self.total[offset : offset + piece.numel()]
         kernels = library.usable(piece)
         if kernels is not None:
-            return float(
-                library.call(kernels, "add_exact", piece.dtype, piece, place, len(piece), 2.0**FRACTION_BITS)
-            )
-        squares = 0.0
-        for start in range(0, piece.numel(), CHUNK):
-            part = piece[start : start + CHUNK].float()
+            return float(library.call(kernels, "add_exact", piece.dtype, piece, place, len(piece), unit))
+        squares, size = 0.0, CHUNK if piece.device.type == "cpu" else GPU_CHUNK
+        for start in range(0, piece.numel(), size):
+            part = piece[start : start + size].float()
             squares += float(torch.linalg.vector_norm(part, dtype=torch.float64)) ** 2
-            place[start : start + CHUNK] += (part * 2.0**FRACTION_BITS).long()  # toward zero
+            place[start : start + size] += (part * unit).long()  # toward zero
         return squares
 
 

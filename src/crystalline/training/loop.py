@@ -25,7 +25,7 @@ from crystalline.run_folder import RunFolder, damage
 from crystalline.tokens.codes import TokenCodes
 from crystalline.tokens.stream import TokenStream
 from crystalline.tokens.tokenizer import Tokenizer
-from crystalline.training import checkpoint, commands, hardware, process
+from crystalline.training import checkpoint, commands, device, hardware, process
 from crystalline.training.batches import Batches
 from crystalline.training.checkpoint import Retention
 from crystalline.training.cluster import Cluster
@@ -63,7 +63,8 @@ class Trainer:
         self.model = build(recipe.shape, codes, recipe.dtype)
         self.model.initialize(t.seed)
         objective = Objective.of(recipe.settings.objective, recipe.steps, self.tokenizer, codes)
-        self.workspace = Workspace(self.model, recipe, t.positions, objective)
+        devices = device.devices(recipe.device)
+        self.workspace = Workspace(self.model, recipe, t.positions, objective, devices)
         self.parameters, self.optimizers = self.workspace.parameters, self.workspace.optimizers
         assert t.micro_batch is not None
         stream = TokenStream(run.shards, "train")
@@ -132,7 +133,8 @@ class Trainer:
     ) -> None:
         """Train to the recipe's last step. Each step is written to `events` and given to `on_step`.
 
-        workers: processes; None: one a core; "free": as many as there are cores that other processes leave free.
+        workers: processes; None: one a core, or a GPU; "free": as many as there are cores that other processes leave
+        free.
         The weights do not depend on it.
         Raises Interrupted after Ctrl-C, with everything saved; UserError when training cannot go on.
         """

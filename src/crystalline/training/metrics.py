@@ -31,6 +31,7 @@ class SphereRecord:
     state: str = "starting"  # "starting", "waiting", "computing" or "updating"
     core: int | None = None  # that it is kept to; None: any that the run may use
     places: list[int] = field(default_factory=list)  # positions computed in this step
+    delivered: int = 0  # how many of these are in the sum that others see, for a worker with a device of its own
     targets: int = 0  # in these
     nats: float = 0.0  # sum of -ln p over these
     loss: float | None = None  # mean of that, in nats per token
@@ -54,10 +55,10 @@ class SphereRecord:
 
     def begin_step(self) -> None:
         """A new step: nothing is done of it."""
-        self.places, self.targets, self.nats = [], 0, 0.0
+        self.places, self.delivered, self.targets, self.nats = [], 0, 0, 0.0
 
     def took(self, order: str, answer: Answer) -> None:
-        """Add the times of an answer. order: "start", "compute", "reduce" or "update"."""
+        """Add the times of an answer. order: "start" or one of `worker.main`."""
         self.messages += 1 if order == "start" else 2
         self.peak = answer.memory
         self.waited += answer.waited
@@ -68,7 +69,7 @@ class SphereRecord:
             self.summing += answer.summing
         else:
             self.update += answer.busy
-            self.reducing += answer.busy if order in ("total", "reduce") else 0.0
+            self.reducing += answer.busy if order in ("deliver", "total", "reduce") else 0.0
 
     def computed(self, place: int, result: PositionResult, targets: int, fair: int) -> None:
         """Count a position. fair: its even share of a step."""
@@ -99,7 +100,7 @@ class SphereRecord:
         self.waited += waited
         if order == "compute":
             self.busy += seconds
-        elif order in ("total", "reduce", "update"):
+        elif order in ("deliver", "total", "reduce", "update"):
             self.update += seconds
         else:
             self.waited += seconds

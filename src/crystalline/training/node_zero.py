@@ -37,7 +37,7 @@ DEATHS_IN_A_ROW = 5  # workers lost without a finished step in between, after wh
 KILLS_IN_A_ROW = 2  # of them by SIGKILL, after which it is taken for the kernel's, which has too little memory
 STOP_SECONDS = 1.0  # that a worker still gets for its position when training is stopped
 
-# How many workers: a number, "auto" (one a core) or "free" (as many as there are cores that nobody else uses).
+# How many workers: a number, "auto" (one a core, or a GPU) or "free" (as many as there are cores that nobody else uses).
 Wanted = int | str
 Tell = Callable[..., None]  # told of what happens to a team, as (kind of event, facts by name)
 
@@ -121,6 +121,7 @@ class Alone:
             results.append(self.sphere.compute(step, place, targets_in_step, not results, self.frugal))
             if self.stop():
                 raise Stopped
+        self.sphere.deliver()
         self.filled = [0] if results else []
         return results
 
@@ -202,17 +203,31 @@ class Workers:
         fair = -(-len(tasks) // len(self.team))  # more than this, and a worker has taken over from another
 
         def done(worker: Worker, task: Task, result: Any) -> None:
+            if task.order == "deliver":
+                worker.record.delivered = len(worker.record.places)
+                return
             targets = self.batches.targets_in_position(step, task.key)
             worker.record.computed(task.key, result, targets, fair)
 
         def lost(worker: Worker) -> list[Task]:
             """All that a dead worker had added to its sum is gone with it."""
+            if worker.task is not None and worker.task.order == "deliver":
+                worker.task = None
             places = worker.record.places
             worker.record.undone()
             return [by_place[place] for place in places]
 
-        results = self._carry_out(tasks, lost, done, stoppable=True)
+        results: dict[int, Any] = {}
+        while tasks:
+            results |= self._carry_out(tasks, lost, done, stoppable=True)
+            tasks = self._deliveries()
         return [results[place] for place in places]
+
+    def _deliveries(self) -> list[Task]:
+        """What brings sums from devices to where all see them; again when positions of a lost one were done again."""
+        records = [worker.record for worker in self.team] if self.workspace.devices else []
+        late = [record.number for record in records if record.delivered < len(record.places)]
+        return [Task(-1 - number, "deliver", (), number) for number in late]
 
     def total(self) -> None:
         self._combine("total", self._contributors())
@@ -337,6 +352,7 @@ class Workers:
                 if (task := next(fit, None)) is not None:
                     waiting.remove(task)
                     computing = task.order == "compute"
+                    worker.generous = computing and not self.frugal
                     self.crew.give(worker, task, *((not worker.record.places, self.frugal) if computing else ()))
 
     # --- how many, and on which cores -------------------------------------------------------------------------
@@ -347,11 +363,11 @@ class Workers:
 
     def _count(self, wanted: Wanted) -> int:
         """How many workers to have now."""
-        count = process.cores() if isinstance(wanted, str) else wanted
+        count = (len(self.workspace.devices) or process.cores()) if isinstance(wanted, str) else wanted
         return max(1, min(count, self.most))
 
     def _follow_free_cores(self) -> None:
-        if self.wanted != "free":
+        if self.wanted != "free" or self.workspace.devices:
             return
         # What this run has started itself, such as an evaluation, does not count.
         pids = {process.pid for process in multiprocessing.active_children() if process.pid is not None}
@@ -430,12 +446,15 @@ class Workers:
             self.crew.watch.gave_up()
         certain = why == "memory" or (why == "died" and self._killed_for_memory(code))
         short = certain or self.kills >= KILLS_IN_A_ROW
-        if short and self.team:
+        # A GPU that nobody else uses has no more memory when others leave theirs.
+        alone = why == "memory" and len(self.team) < len(self.workspace.devices)
+        if short and self.team and not alone:
             self._go_on_with_fewer()
             return
-        if short and not self.frugal:
-            log.warning("positions are computed with less memory from now on, which takes longer")
-            self.tell("training.frugal")
+        if short and (lost.generous or not self.frugal):
+            if not self.frugal:
+                log.warning("positions are computed with less memory from now on, which takes longer")
+                self.tell("training.frugal")
             self.frugal, self.deaths, self.kills = True, 0, 0
         elif certain:
             raise _too_little_memory()

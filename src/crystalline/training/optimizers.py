@@ -33,9 +33,11 @@ class RangeOptimizer(ABC):
     """An optimizer of values[start:end] with its units.
 
     `state`: name -> flat tensor of end - start numbers, at first zero. They may be replaced by shared ones.
+    `device`: where products of matrices are computed; a worker may set its own.
     """
 
     state_names: tuple[str, ...] = ()
+    device = torch.device("cpu")
 
     def __init__(self, values: Tensor, start: int, end: int, rate: float) -> None:
         self.values, self.start, self.end, self.rate = values, start, end, rate
@@ -114,7 +116,7 @@ class Muon(RangeOptimizer):
         rate, momentum = self.rate * share, self.momentum_at(number)
         velocity.lerp_(g, 1 - momentum)
         update = torch.lerp(g, velocity, momentum).view(matrix.rows, matrix.columns)  # Nesterov
-        direction = orthogonalize(update, self.dtype).reshape(-1)
+        direction = orthogonalize(update.to(self.device), self.dtype).to(update.device).reshape(-1)
         scale = -rate * max(1.0, matrix.rows / matrix.columns) ** 0.5
         weights.mul_(1 - rate * self.decay).add_(direction, alpha=scale)
 

@@ -94,15 +94,19 @@ class FlatParameters:
 class WorkingCopy:
     """What one process computes gradients with: the network as products want it (`Transformer.for_products`).
 
-    Shared weights change between steps; `refresh` follows them.
+    Shared weights change between steps; `refresh` follows them. device: where it is to have everything for itself;
+    None: in shared memory, where it copies only what it must convert.
     """
 
-    def __init__(self, model: Transformer, parameters: FlatParameters) -> None:
-        self.model = model.for_products()
+    def __init__(
+        self, model: Transformer, parameters: FlatParameters, device: torch.device | None = None
+    ) -> None:
+        self.device = device or torch.device("cpu")
+        self.model = model.for_products(device)
         named = dict(self.model.named_parameters())
         self._weights = [(slot.offset, named[slot.name]) for slot in parameters.slots]
         originals = zip(self._weights, parameters.parameters, strict=True)
-        self._copied = [(own, original) for (_, own), original in originals if own.dtype != original.dtype]
+        self._copied = [(own, original) for (_, own), original in originals if own.data_ptr() != original.data_ptr()]
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -116,6 +120,10 @@ class WorkingCopy:
         for offset, weight in self._weights:
             if weight.grad is not None:
                 yield offset, weight.grad
+
+    def finite(self) -> bool:
+        """Whether every number of the gradients is finite."""
+        return bool(torch.stack([gradient.isfinite().all() for _, gradient in self.gradients()]).all())
 
 
 def flat_size(model: Transformer) -> int:

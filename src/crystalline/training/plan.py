@@ -7,20 +7,21 @@ Memory is counted. The expected loss comes from a curve fitted to finished runs 
 from __future__ import annotations
 
 import time
+from ctypes import CDLL
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from crystalline.model.library import has_attention, library
-from crystalline.model.operations import QUERY_BLOCK
+from crystalline.model.operations import LOGITS_AT_ONCE, QUERY_BLOCK
 from crystalline.model.shape import SIZES, Shape, shape_of
 from crystalline.model.transformer import Transformer
 from crystalline.settings import Settings
-from crystalline.training import link, optimizers, process
+from crystalline.training import device, link, optimizers, process
 from crystalline.training.exact_sum import ExactSum, combine
 from crystalline.training.parameters import FlatParameters, WorkingCopy
-from crystalline.training.recipe import Recipe, precision, settle, steps_for
+from crystalline.training.recipe import Recipe, dtype_of, precision, settle, steps_for
 
 DEFAULT_MINUTES = 5.0
 DEFAULT_EPOCHS = 10.0  # most passes over a small text when the user set no length
@@ -52,6 +53,7 @@ class Plan:
     text: TextFacts
     step_seconds: float
     memory: float
+    gpu_memory: float | None  # on each GPU; None: training is on the processor
     disk: float
     bits_per_byte: tuple[float, float] | None  # expected range, None where the curve does not reach
 
@@ -70,6 +72,14 @@ class Plan:
 
 def make_plan(settings: Settings, text: TextFacts) -> Plan:
     """Choose what was left open, by measuring this machine for a few seconds."""
+    settings = settings.model_copy(deep=True)
+    settings.training.device = device.choose(settings.training.device)
+    if settings.training.device == "cuda":
+        return process.in_child(_make_plan, settings, text)  # which starts CUDA
+    return _make_plan(settings, text)
+
+
+def _make_plan(settings: Settings, text: TextFacts) -> Plan:
     t = settings.training
     if settings.model.size != "auto":
         size, timing = settings.model.size, None
@@ -85,11 +95,13 @@ def make_plan(settings: Settings, text: TextFacts) -> Plan:
     wanted.training.micro_batch = micro_batch
     step_seconds = _step_seconds(settings, micro_batch, timing)
     recipe = settle(wanted, size, text.vocabulary, text.factors, dict(text.identity), steps, step_seconds)
+    workers = _busy_workers(settings)
     return Plan(
         recipe,
         text,
         step_seconds,
-        memory(recipe, 0 if t.workers == 0 else _busy_workers(settings)),
+        memory(recipe, 0 if t.workers == 0 else workers),
+        gpu_memory=gpu_memory(recipe) * -(-workers // len(device.gpus())) if recipe.device == "cuda" else None,
         disk=_most_checkpoints(recipe) * _checkpoint_bytes(recipe),
         bits_per_byte=expected_bits_per_byte(shape, steps * recipe.tokens_per_step, text),
     )
@@ -109,8 +121,13 @@ def _checkpoint_bytes(recipe: Recipe) -> int:
 def _busy_workers(settings: Settings) -> int:
     """Workers that really compute at the same time."""
     t = settings.training
-    wanted = max(1, t.workers) if isinstance(t.workers, int) else process.cores()
-    return min(wanted, process.cores(), t.positions)
+    places = device.workers(_kind(settings))
+    wanted = max(1, t.workers) if isinstance(t.workers, int) else places
+    return min(wanted, places, t.positions)
+
+
+def _kind(settings: Settings) -> device.Kind:
+    return "cuda" if settings.training.device == "cuda" else "cpu"
 
 
 def _step_seconds(settings: Settings, micro_batch: int, timing: Timing) -> float:
@@ -132,9 +149,12 @@ class Timing:
 
 
 def probe(settings: Settings, shape: Shape, micro_batch: int, seconds: float = 2.0) -> Timing:
-    """Run the real computation on random tokens for about `seconds`; medians."""
+    """Run the real computation on random tokens for about `seconds`; medians. On a GPU only in a child process."""
     process.prepare()
-    dtype = torch.bfloat16 if precision(settings.training.precision) == "bf16" else torch.float32
+    on = next(iter(device.devices(_kind(settings))), None)
+    if on is not None:
+        device.prepare(on)
+    dtype = dtype_of(precision(settings.training.precision, _kind(settings)))
     # The probe's factor bags: three factors a token, more than real vocabularies have on average.
     offsets = np.arange(shape.vocabulary + 1, dtype=np.int64) * 3
     indices = np.arange(offsets[-1], dtype=np.int64) % max(1, shape.factors)
@@ -142,12 +162,12 @@ def probe(settings: Settings, shape: Shape, micro_batch: int, seconds: float = 2
     model = Transformer(shape, (indices, offsets) if shape.factors else None, dtype, angles)
     model.initialize(0)
     parameters = FlatParameters(model)
-    copy = WorkingCopy(model, parameters)
+    copy = WorkingCopy(model, parameters, on)
     rates = settings.optimizer.model_copy(update={"learning_rate": 1e-4, "embedding_learning_rate": 1e-4})
-    steppers = optimizers.make(parameters, rates, dtype)
+    steppers = optimizers.make(parameters, rates, torch.float32 if dtype == torch.float16 else dtype)
     total, gradient = torch.zeros_like(parameters.values, dtype=torch.int64), torch.zeros_like(parameters.values)
-    exact = ExactSum(total)
-    tokens = torch.randint(0, shape.vocabulary, (micro_batch, shape.context + 1))
+    exact = ExactSum(total.to(copy.device))
+    tokens = torch.randint(0, shape.vocabulary, (micro_batch, shape.context + 1)).to(copy.device)
     times: list[float] = []
     began = time.perf_counter()
     while len(times) < 3 or (time.perf_counter() - began < seconds and len(times) < 20):
@@ -159,8 +179,12 @@ def probe(settings: Settings, shape: Shape, micro_batch: int, seconds: float = 2
     step_times = []
     for number in (1, 2, 3):
         start = time.perf_counter()
+        if on is not None:
+            copy.refresh()
+            total.copy_(exact.total)
         combine([total], gradient)
         for stepper in steppers:
+            stepper.device = copy.device
             for unit in stepper.units:
                 stepper.step(unit, gradient[unit.start : unit.end], 1.0, number)
         step_times.append(time.perf_counter() - start)
@@ -170,17 +194,44 @@ def probe(settings: Settings, shape: Shape, micro_batch: int, seconds: float = 2
 def memory(recipe: Recipe, workers: int) -> float:
     """Resident bytes of all processes of a run at the peak, what they share counted once.
 
-    Shared: weights, gradient, optimizer state. Each worker's own: its exact sum (int64), its gradient, in bf16 also
-    the copies of weights and gradients; what the backward pass keeps of every block; the table and the logits. And
-    what the scribe works on and with.
+    Shared: weights, gradient, optimizer state. Each worker's own: its exact sum (int64), its gradient, in 16 bits also
+    the copies of weights and gradients; what the backward pass keeps of every block; the table and the logits, unless
+    all that is on a GPU. And what the scribe works on and with.
     """
-    shape, t = recipe.shape, recipe.settings.training
-    assert t.micro_batch is not None
-    bf16 = recipe.dtype == torch.bfloat16
-    item = 2 if bf16 else 4
+    shape, item = recipe.shape, recipe.dtype.itemsize
     shared = shape.parameters * (4 + 4 + 4 * _states(recipe.settings))
+    block, logits = _token_bytes(recipe, library())
+    tokens = _tokens_at_once(recipe)
+    table = shape.vocabulary * shape.width * (4 + item + 4)
+    # The scribe works on a copy of weights and state. It looks forward only: logits, and in bf16 copies of weights.
+    scribe = tokens * logits + shape.vocabulary * shape.width * (4 + item) + (4 - item) * shape.parameters
+    copy = shape.parameters * (4 + 4 * _states(recipe.settings))
+    own: float = 8 * shape.parameters
+    if recipe.device == "cpu":
+        own += shape.parameters * (4 + 4 * (4 - item)) + tokens * (shape.layers * block + logits) + table
+    return BASE_MEMORY + shared + own * max(1, workers) + WORKER_MEMORY * workers + copy + scribe
+
+
+def gpu_memory(recipe: Recipe) -> float:
+    """Bytes that one worker needs on its GPU: counted as `memory`, but not yet measured on one."""
+    shape, item = recipe.shape, recipe.dtype.itemsize
+    block, logits = _token_bytes(recipe, None)
+    tokens, in_table = _tokens_at_once(recipe), shape.parameters - shape.block_parameters
+    weights = 8 * shape.parameters + 2 * (item * shape.block_parameters + 4 * in_table)  # sum, weights, gradient
+    table = shape.vocabulary * shape.width * (4 + item + 4)
+    return weights + tokens * shape.layers * block + min(tokens, LOGITS_AT_ONCE // shape.vocabulary) * logits + table
+
+
+def _tokens_at_once(recipe: Recipe) -> int:
+    assert recipe.settings.training.micro_batch is not None
+    return recipe.settings.training.micro_batch * recipe.shape.context
+
+
+def _token_bytes(recipe: Recipe, kernels: CDLL | None) -> tuple[float, float]:
+    """What a token takes until the backward pass: in each block, and as logits."""
+    shape, item = recipe.shape, recipe.dtype.itemsize
     heads = shape.head_width * (shape.heads + 2 * shape.kv_heads)
-    kernels = library()
+    block: float
     if kernels is not None:
         # Probabilities are kept, if at all, for keys up to the end of each block of queries only.
         seen = (1 + min(1.0, QUERY_BLOCK / shape.context)) / 2
@@ -190,13 +241,7 @@ def memory(recipe: Recipe, workers: int) -> float:
     else:
         block = 24 * shape.width + (item + 12) * heads + item * (5 * shape.hidden + 3 * shape.width)
         logits = (item + 12) * shape.vocabulary
-    tokens = t.micro_batch * shape.context
-    table = shape.vocabulary * shape.width * (4 + item + 4)
-    # The scribe works on a copy of weights and state. It looks forward only: logits, and in bf16 copies of weights.
-    scribe = tokens * logits + shape.vocabulary * shape.width * (4 + item) + (2 * shape.parameters if bf16 else 0)
-    copy = shape.parameters * (4 + 4 * _states(recipe.settings))
-    own = shape.parameters * (8 + 4 + (8 if bf16 else 0)) + tokens * (shape.layers * block + logits) + table
-    return BASE_MEMORY + shared + own * max(1, workers) + WORKER_MEMORY * workers + copy + scribe
+    return block, logits
 
 
 def _states(settings: Settings) -> int:

@@ -15,6 +15,10 @@ from crystalline.training.batches import Batches
 from crystalline.training.exact_sum import LARGEST_NORM, ExactSum
 from crystalline.training.parameters import WorkingCopy
 
+# What an fp16 loss is multiplied by, so that small gradients do not vanish: the first at which none overflows. Always
+# beginning with the largest, so that no position depends on what was computed before it.
+FP16_SCALES = (2.0**16, 2.0**12, 2.0**8, 2.0**4, 1.0)
+
 
 @dataclass(frozen=True)
 class PositionResult:
@@ -49,10 +53,13 @@ def compute(
     """
     loss = norm = 0.0
     for part in range(batches.accumulation):
-        tokens, targets = batches.micro_batch_at(step, position, part)
-        copy.model.zero_grad(set_to_none=True)
-        part_loss = copy.model.loss(torch.from_numpy(tokens), torch.from_numpy(targets), frugal, term)
-        (part_loss / targets_in_step).backward()
+        tokens, targets = (torch.from_numpy(x).to(copy.device) for x in batches.micro_batch_at(step, position, part))
+        for scale in FP16_SCALES if copy.model.dtype == torch.float16 else (1.0,):
+            copy.model.zero_grad(set_to_none=True)
+            part_loss = copy.model.loss(tokens, targets, frugal, term)
+            (part_loss / targets_in_step * scale).backward()
+            if scale == 1.0 or copy.finite():
+                break
         loss += part_loss.item()
-        norm += total.add(copy.gradients())  # a bound of the whole, so that no element can overflow the sum
+        norm += total.add(copy.gradients(), scale)  # a bound of the whole, so that no element can overflow the sum
     return PositionResult(loss, norm)

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import multiprocessing
 import os
+import pickle
 import signal
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -46,9 +54,13 @@ def keep_to(pid: int, allowed: list[int]) -> None:
 
 def keep_to_share(number: int, of: int) -> None:
     """Of this machine's processors use only the share of process `number` of several that train on it."""
-    every = allowed_cores()
-    mine = every[len(every) * number // of : len(every) * (number + 1) // of]
-    keep_to(0, mine or [every[number % len(every)]])
+    keep_to(0, list(share(allowed_cores(), number, of)))
+
+
+def share(things: Sequence[T], number: int, of: int) -> Sequence[T]:
+    """What process `number` of several gets of these; where there are too few, one that others get too."""
+    mine = things[len(things) * number // of : len(things) * (number + 1) // of]
+    return mine or [things[number % len(things)]] if things else things
 
 
 def be_child() -> None:
@@ -84,3 +96,48 @@ def become_child(parent: int, keep: int) -> None:
         if int(name) > 2 and int(name) != keep:
             os.dup2(nowhere, int(name))
     prepare()
+
+
+def in_child(work: Callable[..., T], *arguments: Any) -> T:
+    """The result of `work(*arguments)`, computed in a forked process: what it starts, such as CUDA, ends with it.
+
+    Raises what `work` raises, and ChildProcessError when the process dies.
+    """
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    child = multiprocessing.get_context("fork").Process(target=_answer, args=(theirs, work, arguments), daemon=True)
+    child.start()
+    theirs.close()
+    try:
+        done, answer = ours.recv()
+    except EOFError:
+        child.join()
+        raise ChildProcessError(f"a process ended without an answer (exit code {child.exitcode})") from None
+    finally:
+        ours.close()
+        child.kill()
+        child.join()
+    if not done:
+        raise answer
+    result: T = answer
+    return result
+
+
+def _answer(pipe: Connection, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    be_child()
+    try:
+        answer = True, work(*arguments)
+    except Exception as error:
+        answer = False, portable(error)
+    pipe.send(answer)
+    os._exit(0)  # nothing of the parent's state here may run its exit handlers
+
+
+def portable(error: Exception) -> Exception:
+    """The exception as it can be sent: with words for where it happened, without the memory that its frames hold."""
+    error.add_note("in another process:\n" + "".join(traceback.format_tb(error.__traceback__)))
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever its class does not bear
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -16,6 +16,7 @@ from crystalline.errors import EXIT_USAGE, UserError
 from crystalline.model import library
 from crystalline.model.shape import SIZES, Shape, shape_of
 from crystalline.settings import Settings, Training
+from crystalline.training import device
 
 # Sections and settings that a started run cannot change without becoming another run.
 FIXED = {
@@ -24,7 +25,7 @@ FIXED = {
     "optimizer": None,
     "objective": None,
     "scheduler": None,
-    "training": {"seed", "positions", "micro_batch", "accumulation", "precision"},
+    "training": {"seed", "positions", "micro_batch", "accumulation", "device", "precision"},
     "checkpointing": {"rollback_every"},
 }
 
@@ -57,16 +58,26 @@ class Recipe:
         return self.settings.checkpointing.keep_best or self.settings.training.patience > 0
 
     @property
+    def device(self) -> device.Kind:
+        """Where positions are computed. Before there was a choice it was the processor."""
+        return "cuda" if self.settings.training.device == "cuda" else "cpu"
+
+    @property
     def dtype(self) -> torch.dtype:
         """Of the products."""
-        return torch.bfloat16 if self.settings.training.precision == "bf16" else torch.float32
+        return dtype_of(self.settings.training.precision)
+
+    @property
+    def update_dtype(self) -> torch.dtype:
+        """Of products in the update. Gradients are too small for fp16."""
+        return torch.float32 if self.dtype == torch.float16 else self.dtype
 
     def to_json(self) -> dict[str, Any]:
         return {
             "settings": self.settings.model_dump(),
             "shape": asdict(self.shape),
             "text": self.text,
-            "machine": machine(),
+            "machine": machine(self.device),
         }
 
     @classmethod
@@ -106,7 +117,8 @@ def settle(
     t, o = settled.training, settled.optimizer
     t.steps, t.tokens, t.epochs, t.minutes = steps, None, None, None
     t.micro_batch = t.micro_batch or SIZES[size][4]
-    t.precision = precision(t.precision)
+    t.device = device.choose(t.device)
+    t.precision = precision(t.precision, t.device)
     t.evaluate_every = t.evaluate_every or max(1, steps // 10)
     t.sample_every = t.sample_every or max(1, steps // 5)
     c = settled.checkpointing
@@ -153,11 +165,21 @@ def check_same(recipe: Recipe, wanted: Settings) -> None:
         )
 
 
-def precision(wanted: str) -> Literal["bf16", "fp32"]:
-    """ "bf16" where the processor multiplies it natively (or when asked for), else "fp32"."""
-    if wanted == "auto":
-        return "bf16" if has_bf16() else "fp32"
-    return "bf16" if wanted == "bf16" else "fp32"
+Precision = Literal["bf16", "fp16", "fp32"]
+
+
+def precision(wanted: Literal["auto", "bf16", "fp16", "fp32"], kind: device.Kind = "cpu") -> Precision:
+    """What is asked for; "auto": "bf16" where it is multiplied natively, else "fp32", and on a GPU "fp16"."""
+    if wanted != "auto":
+        return wanted
+    if kind == "cuda":
+        return "bf16" if device.gpus()[0].has_bf16 else "fp16"
+    return "bf16" if has_bf16() else "fp32"
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """torch's name of a settled precision."""
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
 
 
 def has_bf16() -> bool:
@@ -167,9 +189,10 @@ def has_bf16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags or (cpu.startswith("SVE") and "bf16" in flags)
 
 
-def machine() -> dict[str, str]:
-    """What the bits may depend on: processor, its vector unit as torch uses it, torch, Python."""
+def machine(kind: device.Kind = "cpu") -> dict[str, str]:
+    """What the bits may depend on: processor, its vector unit as torch uses it, torch, Python; and the kind of GPU."""
     return {
+        **device.identity(kind),
         "processor": platform.processor() or platform.machine(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,

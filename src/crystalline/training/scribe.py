@@ -22,6 +22,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
+import torch
 
 from crystalline.errors import EXIT_SYSTEM, UserError
 from crystalline.model import scoring
@@ -212,7 +213,10 @@ class Scribe:
 
     def _take_copy(self) -> None:
         """From here on this process sees the copy as the run's numbers."""
-        self.workspace.parameters = FlatParameters(self.workspace.model, self.copy["weights"])
+        model = self.workspace.model
+        self.workspace.parameters = FlatParameters(model, self.copy["weights"])
+        if model.dtype == torch.float16:
+            model.dtype = torch.float32  # as wherever the model is read: processors are slow at fp16
         for index, optimizer in enumerate(self.workspace.optimizers):
             optimizer.state = {name: self.copy[f"{index}.{name}"] for name in optimizer.state}
 

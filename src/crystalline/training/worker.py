@@ -7,17 +7,17 @@ lock. When Node Zero is gone, its pipe ends, and so does the worker.
 from __future__ import annotations
 
 import os
-import pickle
 import resource
 import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from crystalline.training import position, process
+import torch
+
+from crystalline.training import device, position, process
 from crystalline.training.batches import Batches
 from crystalline.training.exact_sum import ExactSum, add_up, combine
 from crystalline.training.parameters import WorkingCopy
@@ -26,12 +26,22 @@ from crystalline.training.workspace import CHANGED, CHANGING, TOTAL, Workspace
 
 
 class Sphere:
-    """What one worker computes, in the numbers of a `Workspace`. number: which sum and undo space are its own."""
+    """What one worker computes, in the numbers of a `Workspace`. number: which sum and undo space are its own.
+
+    On a device of its own it has a copy of the weights there, brought in for each step, and adds its positions up
+    there; `deliver` brings the sum out.
+    """
 
     def __init__(self, workspace: Workspace, batches: Batches, number: int) -> None:
         self.workspace, self.batches, self.number = workspace, batches, number
-        self._copy = WorkingCopy(workspace.model, workspace.parameters)
-        self._sum = ExactSum(workspace.sum_of(number))
+        self.device = workspace.devices[number % len(workspace.devices)] if workspace.devices else None
+        shared = workspace.sum_of(number)
+        if self.device is not None:
+            device.prepare(self.device)
+            for optimizer in workspace.optimizers:
+                optimizer.device = self.device
+        self._copy = WorkingCopy(workspace.model, workspace.parameters, self.device)
+        self._sum = ExactSum(shared if self.device is None else torch.zeros_like(shared, device=self.device))
 
     @property
     def summing(self) -> float:
@@ -52,6 +62,11 @@ class Sphere:
         objective = self.workspace.objective
         term = objective.at(step) if objective is not None else None
         return position.compute(self._copy, self.batches, step, place, targets_in_step, self._sum, frugal, term)
+
+    def deliver(self) -> None:
+        """Bring the sum to where other spheres see it. Those of the processor add to it there already."""
+        if self.device is not None:
+            self.workspace.sum_of(self.number).copy_(self._sum.total)
 
     def total(self, units: Sequence[int], spheres: Sequence[int]) -> None:
         """Add the sums of `spheres` up, for `units`: the total, to which other machines' are added."""
@@ -121,9 +136,14 @@ def main(
     for other in others:
         other.close()
     process.prepare()
-    sphere = Sphere(workspace, batches, number)
+    try:
+        sphere = Sphere(workspace, batches, number)
+    except Exception as error:  # no memory, no GPU
+        pipe.send(Answer(process.portable(error), 0.0, time.monotonic() - began, 0.0, _peak_memory()))
+        os._exit(1)
     orders: dict[str, Callable[..., Any]] = {
         "compute": sphere.compute,
+        "deliver": sphere.deliver,
         "total": sphere.total,
         "reduce": sphere.reduce,
         "update": sphere.update,
@@ -142,18 +162,7 @@ def main(
         try:
             result = orders[name](*arguments)
         except Exception as error:  # told to Node Zero, which decides; the worker stays usable
-            result = _portable(error)
-
-
-def _portable(error: Exception) -> Exception:
-    """The exception as it can be sent: with words for where it happened, without the memory that its frames hold."""
-    error.add_note("in a worker:\n" + "".join(traceback.format_tb(error.__traceback__)))
-    error.__traceback__ = error.__context__ = error.__cause__ = None
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # whatever its class does not bear
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
+            result = process.portable(error)
 
 
 def _peak_memory() -> int:

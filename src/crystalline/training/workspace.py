@@ -6,6 +6,8 @@ gradients for each sphere; the optimizers' state, of which each sphere updates t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -28,17 +30,26 @@ class Workspace:
     model: its weights move into the workspace; it sees them from then on.
     spheres: for how many there is a sum. Pages of sums that nobody uses cost nothing.
     objective: what is minimised besides the cross-entropy, if anything.
+    devices: what they compute positions on, in turn; none: the processor, in this memory.
     """
 
-    def __init__(self, model: Transformer, recipe: Recipe, spheres: int, objective: Objective | None = None) -> None:
-        self.model, self.recipe, self.spheres, self.objective = model, recipe, spheres, objective
+    def __init__(
+        self,
+        model: Transformer,
+        recipe: Recipe,
+        spheres: int,
+        objective: Objective | None = None,
+        devices: Sequence[torch.device] = (),
+    ) -> None:
+        self.model, self.recipe, self.spheres = model, recipe, spheres
+        self.objective, self.devices = objective, devices
         private = FlatParameters(model)
-        makers = optimizers.make(private, recipe.settings.optimizer, recipe.dtype)
+        makers = optimizers.make(private, recipe.settings.optimizer, recipe.update_dtype)
         self.memory = memory = SharedMemory(_fields(private.values.numel(), makers, spheres))
         memory["weights"].copy_(private.values)
         self.parameters = FlatParameters(model, memory["weights"])
         self.gradient = memory["gradient"]
-        self.optimizers = optimizers.make(self.parameters, recipe.settings.optimizer, recipe.dtype)
+        self.optimizers = optimizers.make(self.parameters, recipe.settings.optimizer, recipe.update_dtype)
         for index, optimizer in enumerate(self.optimizers):
             optimizer.state = {name: memory[f"state.{index}.{name}"] for name in optimizer.state_names}
         self.units: list[tuple[RangeOptimizer, Unit]] = [(o, unit) for o in self.optimizers for unit in o.units]
