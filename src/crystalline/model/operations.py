@@ -19,8 +19,8 @@ from crystalline.model.library import call, has_attention, usable
 
 # Queries taken at once: scores of a block stay in the cache, and nothing is computed for keys after it.
 QUERY_BLOCK = 128
-# Logits held at once where the loss is PyTorch's; with more they are made in parts, and again for the gradient. In fp32
-# it takes three times their 512 MB.
+# Logits held at once where the loss is PyTorch's: 512 MB in fp32, three times that with their gradient. More
+# are made in parts, and again for the gradient.
 LOGITS_AT_ONCE = 1 << 27
 
 

@@ -75,16 +75,11 @@ def choose(wanted: str) -> Kind:
     if wanted == "cpu" or (wanted == "auto" and not gpus()):
         return "cpu"
     if not gpus():
-        built = torch.backends.cuda.is_built()
-        raise UserError(
-            "could not train on a GPU",
-            "PyTorch finds none" if built else f"this PyTorch ({torch.__version__}) was built without CUDA",
-            "look at what nvidia-smi says"
-            if built
-            else "install its CUDA build (https://pytorch.org/get-started), or train on the processor: a new run with "
-            "--device cpu",
-            EXIT_USAGE,
-        )
+        why, fix = "PyTorch finds none", "see what nvidia-smi says"
+        if not torch.backends.cuda.is_built():
+            why = f"this PyTorch ({torch.__version__}) was built without CUDA"
+            fix = "install its CUDA build (https://pytorch.org/get-started)"
+        raise UserError("could not train on a GPU", why, f"{fix}; or train a new run with --device cpu", EXIT_USAGE)
     return "cuda"
 
 
@@ -104,7 +99,7 @@ def identity(kind: Kind) -> dict[str, str]:
 
 
 def prepare(device: torch.device) -> None:
-    """Set this process up to compute on `device`, always to the same bits; before CUDA starts, and after the last fork.
+    """Set this process up to compute on `device`, always to the same bits. Before CUDA starts, after the last fork.
 
     PyTorch then takes deterministic kernels (flash and memory-efficient attention have a deterministic backward, that
     of cuDNN has not) and raises an error where it has none.

@@ -37,7 +37,7 @@ DEATHS_IN_A_ROW = 5  # workers lost without a finished step in between, after wh
 KILLS_IN_A_ROW = 2  # of them by SIGKILL, after which it is taken for the kernel's, which has too little memory
 STOP_SECONDS = 1.0  # that a worker still gets for its position when training is stopped
 
-# How many workers: a number, "auto" (one a core, or a GPU) or "free" (as many as there are cores that nobody else uses).
+# How many workers: a number, "auto" (one a core, or a GPU) or "free" (one for each core that nobody else uses).
 Wanted = int | str
 Tell = Callable[..., None]  # told of what happens to a team, as (kind of event, facts by name)
 

@@ -98,9 +98,7 @@ class WorkingCopy:
     None: in shared memory, where it copies only what it must convert.
     """
 
-    def __init__(
-        self, model: Transformer, parameters: FlatParameters, device: torch.device | None = None
-    ) -> None:
+    def __init__(self, model: Transformer, parameters: FlatParameters, device: torch.device | None = None) -> None:
         self.device = device or torch.device("cpu")
         self.model = model.for_products(device)
         named = dict(self.model.named_parameters())

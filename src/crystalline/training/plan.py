@@ -194,8 +194,8 @@ def probe(settings: Settings, shape: Shape, micro_batch: int, seconds: float = 2
 def memory(recipe: Recipe, workers: int) -> float:
     """Resident bytes of all processes of a run at the peak, what they share counted once.
 
-    Shared: weights, gradient, optimizer state. Each worker's own: its exact sum (int64), its gradient, in 16 bits also
-    the copies of weights and gradients; what the backward pass keeps of every block; the table and the logits, unless
+    Shared: weights, gradient, optimizer state. Each worker's own: its exact sum (int64), its gradient, in 16 bits
+    also copies of weights and gradients; what the backward pass keeps of every block; the table and the logits, unless
     all that is on a GPU. And what the scribe works on and with.
     """
     shape, item = recipe.shape, recipe.dtype.itemsize

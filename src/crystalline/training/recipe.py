@@ -190,7 +190,7 @@ def has_bf16() -> bool:
 
 
 def machine(kind: device.Kind = "cpu") -> dict[str, str]:
-    """What the bits may depend on: processor, its vector unit as torch uses it, torch, Python; and the kind of GPU."""
+    """What the bits may depend on: processor, its vector unit as torch uses it, torch, Python; the kind of GPU."""
     return {
         **device.identity(kind),
         "processor": platform.processor() or platform.machine(),
