@@ -364,13 +364,15 @@ class TestMemory:
             train(new_run("run"), training__workers=2)
 
 
-def test_a_device_that_cannot_be_used_ends_the_run_with_its_own_words(twins, new_run, monkeypatch):
-    def prepare(_):
-        raise RuntimeError("CUDA error: device-side assert triggered")
+def test_a_device_that_does_not_start_ends_the_run_with_advice(twins, new_run, monkeypatch):
+    def busy(_):
+        raise RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable\nCompile with ...")
 
-    monkeypatch.setattr(device, "prepare", prepare)
+    prepare = device.prepare
+    monkeypatch.setattr(device, "prepare", lambda _: prepare(torch.device("cuda", 1)))
+    monkeypatch.setattr(torch.cuda, "set_device", busy)
     twins(2)
-    with pytest.raises(RuntimeError, match="device-side assert"):
+    with pytest.raises(UserError, match=r"(?s)could not train on cuda:1.*busy or unavailable\n.*nvidia-smi"):
         train(new_run("run"), training__workers=2)
 
 

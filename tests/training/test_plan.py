@@ -269,6 +269,7 @@ def test_a_plan_for_gpus_has_a_worker_for_each_and_is_made_in_another_process(pl
         assert four.recipe.settings.training.precision == "bf16"
         assert four.step_seconds < one.step_seconds / 3
         assert four.gpu_memory == one.gpu_memory > 0
+        assert planned(steps=10, workers=8).gpu_memory == 2 * four.gpu_memory, "two share each"
         monkeypatch.setattr(module, "probe", probe)
         plain = planned(steps=10, device="cpu")
         assert plain.gpu_memory is None
@@ -282,5 +283,6 @@ def test_a_plan_for_gpus_says_that_their_memory_was_not_measured(planned):
 
     with machine_with(H100):
         text = common.plan_text(planned(steps=10))
-    assert "on each (not yet measured)" in text
-    assert "(not yet measured)" not in common.plan_text(planned(steps=10))
+    assert "gpu         1 of H100 (9.0), 80 GB each, " in text
+    assert "(counted, not yet measured)" in text
+    assert "gpu" not in common.plan_text(planned(steps=10))

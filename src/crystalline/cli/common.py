@@ -148,9 +148,13 @@ def plan_text(plan: Plan) -> str:
         f"{settings.training.precision}, seed {settings.training.seed}",
         f"  time        {duration(plan.seconds)} on this machine",
         f"  memory      {size(plan.memory)}, {size(plan.disk)} on disk",
-        *([f"  gpu         {size(plan.gpu_memory)} on each (not yet measured)"] if plan.gpu_memory else []),
         f"  expected    {expected}",
     ]
+    if plan.gpu_memory is not None:
+        from crystalline.training import device
+
+        used = f"{size(plan.gpu_memory)} of it used (counted, not yet measured)"
+        lines.insert(5, f"  gpu         {device.describe()}, {used}")
     if plan.epochs > 20:
         lines.append("  note        the text is short for this much training: it will be learned by heart")
     return "\n".join(lines)

@@ -72,13 +72,11 @@ def _gpu() -> Finding:
     try:
         import torch
 
-        from crystalline.training.device import gpus
+        from crystalline.training import device
     except Exception as error:  # without torch, whose own line above says more
         return Finding("gpu", False, f"not known: {error}", "mend the libraries above first")
-    if found := gpus():
-        one = found[0]
-        words = "bf16" if one.has_bf16 else "fp16"
-        return Finding("gpu", True, f"{len(found)} of {one.kind}, {one.memory / 1e9:.0f} GB each, {words} products")
+    if found := device.gpus():
+        return Finding("gpu", True, f"{device.describe()}, {'bf16' if found[0].has_bf16 else 'fp16'} products")
     if NVIDIA_DRIVER.exists():
         fix = "install PyTorch's CUDA build (https://pytorch.org/get-started), or mend what nvidia-smi says"
         return Finding("gpu", True, f"none that PyTorch {torch.__version__} finds: training is on the processor", fix)

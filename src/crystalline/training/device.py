@@ -15,7 +15,7 @@ from typing import Literal
 
 import torch
 
-from crystalline.errors import EXIT_USAGE, UserError
+from crystalline.errors import EXIT_SYSTEM, EXIT_USAGE, UserError, is_out_of_memory
 from crystalline.training import link, process
 
 log = logging.getLogger("crystalline.training")
@@ -93,6 +93,12 @@ def workers(kind: Kind) -> int:
     return len(gpus()) if kind == "cuda" else process.cores()
 
 
+def describe() -> str:
+    """The GPUs that are used, in words; "" when there are none."""
+    found = gpus()
+    return f"{len(found)} of {found[0].kind}, {found[0].memory / 1e9:.0f} GB each" if found else ""
+
+
 def identity(kind: Kind) -> dict[str, str]:
     """What the bits depend on besides the processor."""
     return {"gpu": gpus()[0].kind} if kind == "cuda" else {}
@@ -113,4 +119,10 @@ def prepare(device: torch.device) -> None:
     torch.set_float32_matmul_precision("highest")  # fp32 is fp32, not TF32; and products of 16 bits are
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False  # added up in fp32
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
-    torch.cuda.set_device(device)
+    try:
+        torch.cuda.set_device(device)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        why, fix = str(error).strip().split("\n")[0], "see what nvidia-smi says, then give the same command again"
+        raise UserError(f"could not train on {device}", why, fix, EXIT_SYSTEM) from error

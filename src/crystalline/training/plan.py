@@ -95,13 +95,12 @@ def _make_plan(settings: Settings, text: TextFacts) -> Plan:
     wanted.training.micro_batch = micro_batch
     step_seconds = _step_seconds(settings, micro_batch, timing)
     recipe = settle(wanted, size, text.vocabulary, text.factors, dict(text.identity), steps, step_seconds)
-    workers = _busy_workers(settings)
     return Plan(
         recipe,
         text,
         step_seconds,
-        memory(recipe, 0 if t.workers == 0 else workers),
-        gpu_memory=gpu_memory(recipe) * -(-workers // len(device.gpus())) if recipe.device == "cuda" else None,
+        memory(recipe, 0 if t.workers == 0 else _busy_workers(settings)),
+        gpu_memory=gpu_memory(recipe) * _workers_of_a_gpu(settings) if recipe.device == "cuda" else None,
         disk=_most_checkpoints(recipe) * _checkpoint_bytes(recipe),
         bits_per_byte=expected_bits_per_byte(shape, steps * recipe.tokens_per_step, text),
     )
@@ -124,6 +123,12 @@ def _busy_workers(settings: Settings) -> int:
     places = device.workers(_kind(settings))
     wanted = max(1, t.workers) if isinstance(t.workers, int) else places
     return min(wanted, places, t.positions)
+
+
+def _workers_of_a_gpu(settings: Settings) -> int:
+    t = settings.training
+    workers = min(t.workers, t.positions) if isinstance(t.workers, int) else 1
+    return max(1, -(-workers // len(device.gpus())))
 
 
 def _kind(settings: Settings) -> device.Kind:
@@ -194,9 +199,9 @@ def probe(settings: Settings, shape: Shape, micro_batch: int, seconds: float = 2
 def memory(recipe: Recipe, workers: int) -> float:
     """Resident bytes of all processes of a run at the peak, what they share counted once.
 
-    Shared: weights, gradient, optimizer state. Each worker's own: its exact sum (int64), its gradient, in 16 bits
-    also copies of weights and gradients; what the backward pass keeps of every block; the table and the logits, unless
-    all that is on a GPU. And what the scribe works on and with.
+    Shared: weights, gradient, optimizer state. Each worker's own: its exact sum (int64); and, where that is not on a
+    GPU, its gradient, in 16 bits also copies of weights and gradients, what the backward pass keeps of every block,
+    the table and the logits. And what the scribe works on and with.
     """
     shape, item = recipe.shape, recipe.dtype.itemsize
     shared = shape.parameters * (4 + 4 + 4 * _states(recipe.settings))

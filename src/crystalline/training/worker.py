@@ -138,7 +138,7 @@ def main(
     process.prepare()
     try:
         sphere = Sphere(workspace, batches, number)
-    except Exception as error:  # no memory, no GPU
+    except Exception as error:  # there is too little memory, or the GPU does not start
         pipe.send(Answer(process.portable(error), 0.0, time.monotonic() - began, 0.0, _peak_memory()))
         os._exit(1)
     orders: dict[str, Callable[..., Any]] = {
