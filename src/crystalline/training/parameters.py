@@ -104,7 +104,7 @@ class WorkingCopy:
         named = dict(self.model.named_parameters())
         self._weights = [(slot.offset, named[slot.name]) for slot in parameters.slots]
         originals = zip(self._weights, parameters.parameters, strict=True)
-        self._copied = [(own, original) for (_, own), original in originals if own.data_ptr() != original.data_ptr()]
+        self._copied = [(own, p) for (_, own), p in originals if device is not None or own.dtype != p.dtype]
 
     @torch.no_grad()
     def refresh(self) -> None:
