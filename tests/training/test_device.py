@@ -14,7 +14,8 @@ import pytest
 import torch
 from gpus import A100, H100, T4, machine_with
 from small_runs import recipe_of, steps_of, stopping_at, train
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from crystalline import events
 from crystalline.errors import EXIT_SYSTEM, EXIT_USAGE, UserError
@@ -137,23 +138,39 @@ def test_a_gpu_is_prepared_for_the_same_bits_each_time(monkeypatch):
     assert not torch.are_deterministic_algorithms_enabled(), "only the worker is changed"
 
 
+class OnlyOn(TorchDispatchMode):
+    """Every operation's tensors must be on this device, unless it copies."""
+
+    def __init__(self, place):
+        super().__init__()
+        self.place, self.seen = place, 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        if function.overloadpacket not in (torch.ops.aten._to_copy, torch.ops.aten.copy_):
+            tensors = [x for x in tree_leaves((arguments, keywords)) if isinstance(x, torch.Tensor) and x.dim()]
+            assert {x.device for x in tensors} <= {self.place}, f"{function} works on what was left behind"
+            self.seen += 1
+        return function(*arguments, **(keywords or {}))
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("frugal", [False, True])
-def test_everything_that_a_position_needs_is_on_the_gpu(precision, frugal, new_run):
-    """PyTorch goes through the motions of a GPU, without numbers: a tensor left behind would be an error."""
-    trainer = Trainer(new_run("run"), recipe_of(new_run("other"), training__precision=precision))
-    gpu = torch.device("cuda", 0)
-
-    def places():
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            copy = WorkingCopy(trainer.model, trainer.parameters, gpu)
-            tokens, targets = (torch.from_numpy(x).to(gpu) for x in trainer.batches.micro_batch_at(0, 0, 0))
-            copy.model.loss(tokens, targets, frugal).backward()
-            direction = orthogonalize(torch.ones(48, 32).to(gpu), trainer.recipe.update_dtype)
-            return [gradient.device for _, gradient in copy.gradients()], direction.device
-
-    found = process.in_child(places)  # where there are real ones, they are looked at
-    assert found == ([gpu] * len(trainer.parameters.slots), gpu)
+def test_everything_that_a_position_needs_is_on_its_device(precision, frugal, new_run):
+    """PyTorch's device without numbers stands for a GPU."""
+    trainer, meta = (
+        Trainer(new_run("run"), recipe_of(new_run("other"), training__precision=precision)),
+        torch.device("meta"),
+    )
+    copy = WorkingCopy(trainer.model, trainer.parameters, meta)
+    tokens, targets = (torch.from_numpy(x).to(meta) for x in trainer.batches.micro_batch_at(0, 0, 0))
+    with OnlyOn(meta) as watching:
+        copy.refresh()
+        copy.model.loss(tokens, targets, frugal).backward()
+        orthogonalize(torch.ones(48, 32, device=meta), trainer.recipe.update_dtype)
+        assert watching.seen > 100
+        with pytest.raises(AssertionError, match="left behind"):
+            _ = copy.model.cosine * trainer.model.cosine
+    assert [gradient.device for _, gradient in copy.gradients()] == [meta] * len(trainer.parameters.slots)
 
 
 # --- workers with a device of their own -------------------------------------------------------------------
@@ -207,7 +224,8 @@ def test_so_it_is_in_16_bits_and_without_kernels(kernels, optimizer, twins, new_
 
 def test_without_a_number_there_is_a_worker_for_each(twins, new_run):
     twins(3)
-    trainer = Trainer(new_run("run"), recipe_of(new_run("other")))
+    run = new_run("run")
+    trainer = Trainer(run, recipe_of(run))
     team = trainer.team("auto", lambda: False)
     assert len(team.team) == 3
     team.close()
