@@ -221,25 +221,25 @@ class TestFp16:
 
     def test_what_overflows_is_computed_again_with_a_smaller_scale(self, half, monkeypatch):
         tried = self.tried(monkeypatch)
-        gradient, said = gradient_of(half, batches(), 3, targets=20)
+        gradient, said = gradient_of(half, batches(), 3, targets=1)
         assert tried[-1]
         assert not any(tried[:-1])
         assert len(tried) > 1, "nothing has overflown: the test tests nothing"
         assert said.sound
-        exact = half.exact[0] * (batches().targets_in_step(STEP) / 20)
+        exact = half.exact[0] * batches().targets_in_step(STEP)
         assert error(gradient, exact) <= 5e-3
 
     def test_it_does_not_depend_on_what_was_computed_before(self, half):
         b = batches(accumulation=2)
-        first = gradient_of(half, b, 3, targets=20)
-        for other, targets in ((0, None), (11, 1), (3, 10**7)):
+        first = gradient_of(half, b, 3, targets=1)
+        for other, targets in ((0, None), (11, 40), (3, 10**7)):
             gradient_of(half, b, other, targets=targets)
-        again = gradient_of(half, b, 3, targets=20)
+        again = gradient_of(half, b, 3, targets=1)
         assert torch.equal(first[0], again[0])
         assert first[1] == again[1]
 
     def test_less_memory_gives_the_same_bits(self, half):
-        for targets in (None, 20):
+        for targets in (None, 1):
             whole, frugal = (gradient_of(half, batches(), 3, targets=targets, frugal=f) for f in (False, True))
             assert torch.equal(whole[0], frugal[0])
 
