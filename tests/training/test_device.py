@@ -153,14 +153,21 @@ class OnlyOn(TorchDispatchMode):
         return function(*arguments, **(keywords or {}))
 
 
+# Everything that a network can have.
+OPTIONS = {
+    "model__phases": ["lattice", "golden", "clock"],
+    "model__value_embeddings": True,
+    "model__ngram_rows": 1000,
+}
+
+
+@pytest.mark.parametrize("options", [{}, OPTIONS], ids=["plain", "options"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("frugal", [False, True])
-def test_everything_that_a_position_needs_is_on_its_device(precision, frugal, new_run):
+def test_everything_that_a_position_needs_is_on_its_device(precision, frugal, options, new_run):
     """PyTorch's device without numbers stands for a GPU."""
-    trainer, meta = (
-        Trainer(new_run("run"), recipe_of(new_run("other"), training__precision=precision)),
-        torch.device("meta"),
-    )
+    run, meta = new_run("run"), torch.device("meta")
+    trainer = Trainer(run, recipe_of(run, training__precision=precision, **options))
     copy = WorkingCopy(trainer.model, trainer.parameters, meta)
     tokens, targets = (torch.from_numpy(x).to(meta) for x in trainer.batches.micro_batch_at(0, 0, 0))
     with OnlyOn(meta) as watching:
@@ -171,6 +178,18 @@ def test_everything_that_a_position_needs_is_on_its_device(precision, frugal, ne
         with pytest.raises(AssertionError, match="left behind"):
             _ = copy.model.cosine * trainer.model.cosine
     assert [gradient.device for _, gradient in copy.gradients()] == [meta] * len(trainer.parameters.slots)
+
+
+@pytest.mark.parametrize("name", ["prefix", "roots", "kernel"])
+def test_so_is_what_else_is_minimised(name, new_run):
+    run, meta = new_run("run"), torch.device("meta")
+    trainer = Trainer(run, recipe_of(run, objective__name=name))
+    score = trainer.workspace.objective.at(0).score
+    score.to(meta)
+    logits = torch.zeros(20, trainer.recipe.shape.vocabulary, device=meta, requires_grad=True)
+    with OnlyOn(meta) as watching:
+        score(logits, torch.zeros(20, dtype=torch.int64, device=meta)).backward()
+    assert watching.seen > 5
 
 
 # --- workers with a device of their own -------------------------------------------------------------------
@@ -222,6 +241,14 @@ def test_so_it_is_in_16_bits_and_without_kernels(kernels, optimizer, twins, new_
         assert train(new_run(f"run{workers}"), training__workers=workers, **changes).parameters.hash() == shared
 
 
+@pytest.mark.parametrize("name", ["prefix", "roots", "kernel"])
+def test_so_it_is_with_everything_that_a_network_can_have(name, twins, new_run):
+    changes = {**OPTIONS, "objective__name": name, "training__steps": 3}
+    shared = train(new_run("shared"), **changes).parameters.hash()
+    twins(2)
+    assert train(new_run("twins"), training__workers=2, **changes).parameters.hash() == shared
+
+
 def test_without_a_number_there_is_a_worker_for_each(twins, new_run):
     twins(3)
     run = new_run("run")
@@ -252,6 +279,14 @@ def test_another_number_of_workers_goes_on_to_the_same_bits(twins, new_run, expe
         train(run, stop, training__workers=2, checkpointing__every_steps=2)
     assert train(run, training__workers=3).parameters.hash() == expected[0]
     assert steps_of(run) == expected[1]
+
+
+def eventually(true, seconds):
+    """Whether `true()` comes true within so many seconds."""
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.05)
+    return true()
 
 
 class TestDeath:
@@ -286,26 +321,29 @@ class TestDeath:
 
     def test_after_its_sum_was_delivered(self, twins, new_run, expected, monkeypatch, tmp_path):
         """It has answered, and dies while another still delivers: its positions are computed and delivered again."""
-        original, flag, parent = node_zero.Sphere.deliver, tmp_path / "died", os.getpid()
-        victim = tmp_path / "victim"
+        compute, deliver = node_zero.Sphere.compute, node_zero.Sphere.deliver
+        flag, parent, at = tmp_path / "died", os.getpid(), []
 
-        def deliver(sphere):
-            original(sphere)
+        def slowly(sphere, step, *arguments):
+            at[:] = [step]
+            time.sleep(0.02)  # both get positions, however busy the machine is
+            return compute(sphere, step, *arguments)
+
+        def killing(sphere):
+            deliver(sphere)
             if os.getpid() == parent or flag.exists():
                 return
+            one = tmp_path / f"delivered-{at[0]}"
             if sphere.number == 1:
-                victim.write_text(str(os.getpid()))
-            elif sphere.number == 0:
-                deadline = 100
-                while not victim.exists() and deadline:
-                    deadline -= 1
-                    time.sleep(0.1)
-                time.sleep(0.5)  # the answer of worker 1 has come
-                os.kill(int(victim.read_text()), signal.SIGKILL)
+                one.write_text(str(os.getpid()))
+            elif eventually(one.exists, 5):
+                time.sleep(0.5)  # until its answer has come
                 flag.touch()
-                time.sleep(0.5)
+                os.kill(int(one.read_text()), signal.SIGKILL)
+                time.sleep(0.5)  # until that is noticed
 
-        monkeypatch.setattr(node_zero.Sphere, "deliver", deliver)
+        monkeypatch.setattr(node_zero.Sphere, "compute", slowly)
+        monkeypatch.setattr(node_zero.Sphere, "deliver", killing)
         twins(2)
         run = new_run("run")
         assert train(run, training__workers=2).parameters.hash() == expected[0]

@@ -33,6 +33,12 @@ class Score(ABC):
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Sum over all targets that are not negative, in nats. logits: (N, V) fp32; targets: (N,) int64."""
 
+    def to(self, device: torch.device) -> None:
+        """Be asked there from now on."""
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(self, name, value.to(device))
+
 
 @dataclass(frozen=True)
 class Term:
@@ -103,8 +109,8 @@ class KernelScore(Score):
         share = len(targets) / max(1, len(targets[asked]))
         logits, targets = logits[asked], targets[asked]
         off = (logits.softmax(1) - F.one_hot(targets, logits.shape[1])).T  # (V, n)
-        mass = torch.zeros(self.factors, off.shape[1]).index_add(0, self.columns, off[self.tokens] * self.weights)
-        of_family = torch.zeros(self.families, off.shape[1]).index_add(0, self.roots, off)
+        mass = off.new_zeros(self.factors, off.shape[1]).index_add(0, self.columns, off[self.tokens] * self.weights)
+        of_family = off.new_zeros(self.families, off.shape[1]).index_add(0, self.roots, off)
         close = (of_family * (self.closeness @ of_family)).sum()
         return 0.5 * share * (SHARED * mass.square().sum() + CLOSE * close)
 

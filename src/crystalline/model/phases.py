@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from crystalline.model.shape import Shape
 
@@ -36,26 +36,29 @@ def rotary_table(shape: Shape) -> tuple[Tensor, Tensor]:
     return angles.cos().float(), angles.sin().float()
 
 
-class Phases:
+class Phases(nn.Module):
     """The features (cosine, sine) of every phase of a shape: their inner product is cos(difference of the angles).
 
     angles: (V,) float64, each token's own angle, for the phase "lattice"; the others turn with the position.
     """
 
     def __init__(self, shape: Shape, angles: Tensor | None) -> None:
+        super().__init__()
         if "lattice" in shape.phases and angles is None:
             raise ValueError("the phase of the lattice needs the tokens' angles")
         places = torch.arange(shape.context, dtype=torch.float64)
         turning = {"golden": places * GOLDEN_ANGLE, "clock": places * (2 * math.pi / CLOCK)}
-        self._tables: list[tuple[bool, Tensor]] = []  # by token or by position, (n, 2) each
-        for name in shape.phases:
+        self.names = shape.phases
+        for name in self.names:
             angle = turning.get(name, angles)
             assert angle is not None
-            self._tables.append((name == "lattice", torch.stack((angle.cos(), angle.sin()), dim=-1).float()))
+            table = torch.stack((angle.cos(), angle.sin()), dim=-1).float()  # by token or by position
+            self.register_buffer(name, table, persistent=False)
 
-    def __call__(self, tokens: Tensor, start: int) -> Tensor | None:
+    def forward(self, tokens: Tensor, start: int) -> Tensor | None:
         """(B, T) tokens from position `start` on -> (B, T, phases, 2); None when there are no phases."""
-        if not self._tables:
+        if not self.names:
             return None
-        places = torch.arange(start, start + tokens.shape[1]).expand_as(tokens)
-        return torch.stack([table[tokens if by_token else places] for by_token, table in self._tables], dim=2)
+        places = torch.arange(start, start + tokens.shape[1], device=tokens.device).expand_as(tokens)
+        rows = {"lattice": tokens}
+        return torch.stack([self.get_buffer(name)[rows.get(name, places)] for name in self.names], dim=2)

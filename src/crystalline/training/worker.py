@@ -40,6 +40,8 @@ class Sphere:
             device.prepare(self.device)
             for optimizer in workspace.optimizers:
                 optimizer.device = self.device
+            if workspace.objective is not None and workspace.objective.score is not None:
+                workspace.objective.score.to(self.device)
         self._copy = WorkingCopy(workspace.model, workspace.parameters, self.device)
         self._sum = ExactSum(shared if self.device is None else torch.zeros_like(shared, device=self.device))
 
