@@ -10,6 +10,7 @@ from crystalline.model.objective import KERNEL_EVERY, KernelScore, Objective, Pr
 from crystalline.settings import Objective as ObjectiveSettings
 from crystalline.tokens import relations
 from crystalline.tokens.codes import TokenCodes
+from crystalline.tokens.similarity import CrystallineKernel
 from crystalline.tokens.tokenizer import Tokenizer
 
 TEXT = "the run runs and the runner is running to run again; Run and RUN and runs " * 40
@@ -65,6 +66,9 @@ def kernel_matrix(score: KernelScore, size: int) -> torch.Tensor:
 def test_kernel(codes: TokenCodes) -> None:
     score, size = KernelScore(codes, relations.roots(codes)), codes.vocabulary_size
     kernel = kernel_matrix(score, size)
+    shared = torch.from_numpy(CrystallineKernel(codes, 1.0, 0.0).rows(np.arange(size)))
+    families = score.closeness[score.roots][:, score.roots]
+    assert torch.allclose(kernel, 0.7 * shared + 0.3 * families, atol=1e-5)
     assert torch.allclose(kernel.diagonal(), torch.ones(size).double(), atol=1e-5)
     assert torch.linalg.eigvalsh(kernel)[0] > -1e-6  # positive semidefinite
     logits, targets = some(size, 2 * KERNEL_EVERY)

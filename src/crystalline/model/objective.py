@@ -20,6 +20,7 @@ from torch import Tensor
 from crystalline.settings import Objective as ObjectiveSettings
 from crystalline.tokens import relations
 from crystalline.tokens.codes import TokenCodes
+from crystalline.tokens.similarity import CrystallineKernel
 from crystalline.tokens.tokenizer import Tokenizer
 
 SHARED, CLOSE = 0.7, 0.3  # of the crystalline kernel
@@ -80,28 +81,21 @@ class RootScore(Score):
 class KernelScore(Score):
     """The kernel score 1/2 (p - y)' K (p - y) of the crystalline kernel K = 0.7 shared + 0.3 closeness.
 
-    shared(a, b): cosine of the tokens' prime factors, each weighted by its rarity, ln(V / tokens that have it).
-    closeness(a, b): 1 / (1 + distance) of their families' places on the golden-angle spiral. Both are positive
-    definite, so the score is strictly proper (Gneiting & Raftery 2007, "Strictly proper scoring rules", section 5).
+    shared: the cosine of the tokens' prime factors, as in `tokens.similarity.CrystallineKernel`. closeness: 1 / (1 +
+    distance) of their families' places on the golden-angle spiral; forms stand where their root does, which keeps the
+    matrix small. Both are positive semidefinite, so the score is proper (Gneiting & Raftery 2007, "Strictly proper
+    scoring rules", section 5).
     """
 
     def __init__(self, codes: TokenCodes, roots: NDArray[np.int64]) -> None:
-        size, tokens, weights = codes.vocabulary_size, [], []
-        every = [[factor.prime for factor in codes.factors(token)] for token in range(size)]
-        primes, counts = np.unique(np.concatenate(every), return_counts=True)
-        rarity = dict(zip(primes.tolist(), np.log(1 + size / counts), strict=True))
-        column = {prime: number for number, prime in enumerate(primes.tolist())}
-        for token, factors in enumerate(every):
-            norm = math.sqrt(sum(rarity[prime] ** 2 for prime in factors))
-            tokens += [token] * len(factors)
-            weights += [rarity[prime] / norm for prime in factors]
-        self.tokens = torch.tensor(tokens)
-        self.columns = torch.tensor([column[prime] for factors in every for prime in factors])
-        self.weights, self.factors = torch.tensor(weights, dtype=torch.float32).unsqueeze(1), len(primes)
+        kernel = CrystallineKernel(codes, SHARED, CLOSE)
+        indices, offsets, values = kernel.features()
+        self.columns = torch.from_numpy(indices)
+        self.tokens = torch.arange(len(offsets) - 1).repeat_interleave(torch.from_numpy(np.diff(offsets)))
+        self.weights, self.factors = torch.from_numpy(values).unsqueeze(1), int(indices.max()) + 1
         self.roots, self.families = torch.from_numpy(roots), int(roots.max()) + 1
         rank = torch.arange(self.families, dtype=torch.float64)
-        places = torch.polar(rank.sqrt(), rank * relations.GOLDEN_ANGLE)
-        plane = torch.view_as_real(places)
+        plane = torch.view_as_real(torch.polar(rank.sqrt(), rank * relations.GOLDEN_ANGLE))
         self.closeness = 1 / (1 + torch.cdist(plane, plane)).float()
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
