@@ -305,10 +305,10 @@ class TestMemory:
     def test_the_last_worker_computes_with_less(self, new_run, expected, monkeypatch):
         original = position.compute
 
-        def compute(copy, batches, step, number, targets, total, frugal):
+        def compute(copy, batches, step, number, targets, total, frugal, *more):
             if not frugal:
                 raise MemoryError
-            return original(copy, batches, step, number, targets, total, frugal)
+            return original(copy, batches, step, number, targets, total, frugal, *more)
 
         monkeypatch.setattr(position, "compute", compute)
         run = new_run("run")
