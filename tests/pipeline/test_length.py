@@ -47,7 +47,7 @@ def test_another_tokenizer_needs_another_run(run):
 
 
 def test_another_machine_is_named(run, caplog, monkeypatch):
-    monkeypatch.setattr(runner, "machine", lambda: {"torch": "1.0"})
+    monkeypatch.setattr(runner, "machine", lambda kind: {"torch": "1.0"})
     monkeypatch.setattr(logging.getLogger("crystalline"), "propagate", True)
     runner.run(run)
     assert "is 1.0" in caplog.text

@@ -73,7 +73,7 @@ def test_what_training_starts_with_is_recorded_and_changes_no_weights(new_run, t
     assert started["flops_per_token"] == Shape(**read_json(tiny_run / "recipe.json")["shape"]).flops_per_token
     assert started["workers"] == min(12, started["machine"]["cores"])
     assert started["machine"]["torch"]
-    monkeypatch.setattr(hardware, "matrix_peak", lambda dtype: 1.0)
+    monkeypatch.setattr(hardware, "matrix_peak", lambda dtype, device: 1.0)
     assert cllm("run", new_run)[0] == EXIT_OK
     assert cllm("hash", new_run) == cllm("hash", tiny_run)
     assert cllm("hash", new_run, "--log") == cllm("hash", tiny_run, "--log")
