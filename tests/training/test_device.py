@@ -26,6 +26,7 @@ from crystalline.training.loop import Trainer
 from crystalline.training.optimizers import orthogonalize
 from crystalline.training.parameters import WorkingCopy
 from crystalline.training.recipe import machine, precision
+from crystalline.training.roots import RootFinder
 
 # --- the choice -------------------------------------------------------------------------------------------
 
@@ -146,6 +147,8 @@ class OnlyOn(TorchDispatchMode):
         self.place, self.seen = place, 0
 
     def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        if function.overloadpacket == torch.ops.aten._local_scalar_dense:
+            return 1  # the device has no numbers; how many factors all tokens have together is asked for
         if function.overloadpacket not in (torch.ops.aten._to_copy, torch.ops.aten.copy_):
             tensors = [x for x in tree_leaves((arguments, keywords)) if isinstance(x, torch.Tensor) and x.dim()]
             assert {x.device for x in tensors} <= {self.place}, f"{function} works on what was left behind"
@@ -247,6 +250,25 @@ def test_so_it_is_with_everything_that_a_network_can_have(name, twins, new_run):
     shared = train(new_run("shared"), **changes).parameters.hash()
     twins(2)
     assert train(new_run("twins"), training__workers=2, **changes).parameters.hash() == shared
+
+
+def test_so_it_is_when_the_factors_of_tokens_change(twins, new_run, monkeypatch):
+    """Whatever the reason: the second half of the tokens has no factors from then on."""
+
+    def look(roots):
+        indices, offsets = roots.codes.bags()
+        half = len(offsets) // 2
+        offsets[half:] = offsets[half]
+        monkeypatch.setattr(roots.codes, "bags", lambda: (indices, offsets))
+        roots.use(roots.codes)
+        return {"proposed": 0, "changes": []}
+
+    monkeypatch.setattr(RootFinder, "look", look)
+    changes = {"training__discover_roots": 1}
+    plain, shared = train(new_run("plain")), train(new_run("shared"), **changes)
+    assert shared.parameters.hash() != plain.parameters.hash(), "nothing has changed: the test tests nothing"
+    twins(2)
+    assert train(new_run("twins"), training__workers=2, **changes).parameters.hash() == shared.parameters.hash()
 
 
 def test_without_a_number_there_is_a_worker_for_each(twins, new_run):

@@ -310,11 +310,11 @@ class Trainer:
 
     def _root_finder(self, codes: TokenCodes, held_out: TokenStream) -> RootFinder:
         t = self.recipe.settings.training
-        # The memory that all workers read the tokens' factors from is this machine's, and this processor's.
-        if self.ranks is not None or self.recipe.device != "cpu" or not self.recipe.shape.factors:
+        # The memory that all workers read the tokens' factors from is this machine's.
+        if self.ranks is not None or not self.recipe.shape.factors:
             raise UserError(
                 "training.discover_roots cannot be used here",
-                "it works on one machine, on its processor, and with factor embeddings (model.factor_scale above 0)",
+                "it works on one machine, and with factor embeddings (model.factor_scale above 0)",
                 "set training.discover_roots = 0",
                 EXIT_USAGE,
             )

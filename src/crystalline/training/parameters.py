@@ -104,7 +104,11 @@ class WorkingCopy:
         named = dict(self.model.named_parameters())
         self._weights = [(slot.offset, named[slot.name]) for slot in parameters.slots]
         originals = zip(self._weights, parameters.parameters, strict=True)
-        self._copied = [(own, p) for (_, own), p in originals if device is not None or own.dtype != p.dtype]
+        self._copied: list[tuple[Tensor, Tensor]] = [
+            (own, p) for (_, own), p in originals if device is not None or own.dtype != p.dtype
+        ]
+        if device is not None:  # the tokens' factors may change too (training/roots.py)
+            self._copied += zip(self.model.buffers(), model.buffers(), strict=True)
 
     @torch.no_grad()
     def refresh(self) -> None:
