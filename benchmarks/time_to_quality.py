@@ -4,8 +4,8 @@
 
 The plain loop trains the same shape on the same tokens for `seconds`: eager fp32, torch.optim.AdamW, warmup and
 cosine, all cores. Its learning rate and batch are tuned first, on seed 0, each candidate with the full time.
-Then, for every seed, crystalline trains with its defaults (`cllm run --minutes`) for an eighth of that time, a
-sixth, and so on; the answer is the shortest run that ends with no more bits per byte on all of the held-out
+Then, for every seed, crystalline trains with its defaults (`cllm run --minutes`) for a sixth of that time, a
+fifth, and so on; the answer is the shortest run that ends with no more bits per byte on all of the held-out
 text. Both count the seconds of their steps: reading the text, starting and measuring are left out on both
 sides. Steps of a run are planned from a probe, so a run's own measured seconds are given, not those asked for.
 """
@@ -35,8 +35,8 @@ from crystalline.tokens.stream import TokenStream
 from crystalline.tokens.tokenizer import Tokenizer
 from crystalline.training.batches import Batches
 
-RATES, ROWS = (1e-3, 2e-3, 4e-3), (16, 48)
-SHARES = (1 / 8, 1 / 6, 1 / 5, 1 / 4, 1 / 3, 1 / 2, 1.0)  # of the plain loop's time
+RATES, ROWS = (1e-3, 2e-3, 4e-3, 8e-3), (8, 16, 48)
+SHARES = (1 / 6, 1 / 5, 1 / 4, 1 / 3, 1 / 2, 1.0)  # of the plain loop's time
 
 
 def train_plain(run, shape, seconds, seed, rate, rows):

@@ -113,7 +113,7 @@ class Training(Section):
         "processes leave free, changing with them; 0: none, the main process computes",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="where positions are computed; auto: on the GPUs (cuda) if there are any"
+        "auto", description="where positions are computed; auto: cpu, as long as cuda has not been tried on a GPU"
     )
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="of the products; weights are always kept in fp32; fp16: for GPUs without bf16"

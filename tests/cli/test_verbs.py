@@ -60,6 +60,12 @@ def test_plan_shows_what_the_run_will_take(new_run, cllm):
     assert not (new_run / "checkpoints").exists()
 
 
+def test_plan_says_when_other_programs_cannot_read_the_model(new_run, cllm):
+    assert "other programs" not in cllm("plan", new_run, "--steps", "50")[1]
+    _, out, _ = cllm("plan", new_run, "--steps", "50", "--set", "model.ngram_rows=100")
+    assert "other programs cannot read this model, because of model.ngram_rows" in out
+
+
 def test_run_speaks_of_plan_progress_and_the_next_command(new_run, cllm):
     code, out, err = cllm("run", new_run)
     assert code == EXIT_OK

@@ -32,9 +32,10 @@ from crystalline.training.roots import RootFinder
 
 
 @pytest.mark.parametrize("count", [1, 4])
-def test_gpus_are_used_if_there_are_any(count):
+def test_gpus_are_used_when_asked_for(count):
     with machine_with(*[H100] * count):
-        assert device.choose("auto") == device.choose("cuda") == "cuda"
+        assert device.choose("cuda") == "cuda"
+        assert device.choose("auto") == "cpu", "until it has run on a GPU"
         assert device.devices("cuda") == [torch.device("cuda", index) for index in range(count)]
         assert device.workers("cuda") == count
         assert device.choose("cpu") == "cpu"
@@ -114,7 +115,7 @@ def test_the_precision_is_what_the_gpu_multiplies(kind, expected):
 def test_the_recipe_says_on_which_kind_of_gpu(new_run):
     run = new_run("run")
     with machine_with(H100, H100):
-        settled = recipe_of(run, training__device="auto").to_json()
+        settled = recipe_of(run, training__device="cuda").to_json()
         assert settled["settings"]["training"]["device"] == "cuda"
         assert settled["machine"] == {"gpu": "H100 (9.0)", **machine()}
         assert "gpu" not in recipe_of(run, training__device="cpu").to_json()["machine"]

@@ -70,10 +70,21 @@ def test_what_was_asked_for_is_kept():
 
 
 def test_it_looks_about_ten_times_and_shows_five():
-    for steps in (1, 7, 400, 100_000):
+    for steps in (2_000, 100_000):
         training = settled(steps=steps).settings.training
-        assert training.evaluate_every == max(1, steps // 10)
-        assert training.sample_every == max(1, steps // 5)
+        assert training.evaluate_every == steps // 10
+        assert training.sample_every == steps // 5
+
+
+@pytest.mark.parametrize("steps", [1, 7, 100, 400, 2_000])
+def test_evaluations_take_little_of_a_short_run(steps):
+    """Predicting a token costs a third of training on it; all but the last evaluation, 3 % of the run."""
+    recipe = settled(steps=steps)
+    t = recipe.settings.training
+    before_the_last = (steps - 1) // t.evaluate_every
+    assert before_the_last * t.evaluate_tokens / 3 <= 0.03 * steps * recipe.tokens_per_step
+    assert 1 <= t.evaluate_every <= max(1, steps)
+    assert t.sample_every >= t.evaluate_every
 
 
 def test_wider_networks_get_smaller_rates():

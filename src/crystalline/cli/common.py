@@ -157,6 +157,10 @@ def plan_text(plan: Plan) -> str:
         lines.insert(5, f"  gpu         {device.describe()}, {used}")
     if plan.epochs > 20:
         lines.append("  note        the text is short for this much training: it will be learned by heart")
+    if shape.beyond_plain:
+        lines.append(
+            f"  note        other programs cannot read this model, because of {', '.join(shape.beyond_plain)}"
+        )
     return "\n".join(lines)
 
 

@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
                 "gpu_memory_bytes": plan.gpu_memory,
                 "disk_bytes": plan.disk,
                 "bits_per_byte": plan.bits_per_byte,
+                "beyond_plain": plan.recipe.shape.beyond_plain,
             }
         )
     else:

@@ -71,8 +71,13 @@ def _look() -> list[Gpu]:
 
 
 def choose(wanted: str) -> Kind:
-    """ "auto" settled: "cuda" where there is a GPU. Raises a UserError when "cuda" is wanted and there is none."""
-    if wanted == "cpu" or (wanted == "auto" and not gpus()):
+    """ "auto" settled. Raises a UserError when "cuda" is wanted and there is none.
+
+    "auto" is the processor until the GPU path has run on one (decision 10): where there is a GPU the log tells of it.
+    """
+    if wanted == "auto" and gpus():
+        log.info("training on the processor; --device cuda would train on %s, which is untested so far", describe())
+    if wanted != "cuda":
         return "cpu"
     if not gpus():
         why, fix = "PyTorch finds none", "see what nvidia-smi says"

@@ -6,6 +6,7 @@ with the run, with whatever settings file, follows the recipe; a setting that co
 
 from __future__ import annotations
 
+import math
 import platform
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -29,6 +30,8 @@ FIXED = {
     "checkpointing": {"rollback_every"},
 }
 
+EVALUATION_SHARE = 0.03  # of the time of a run, at most (but for the last evaluation)
+TRAINING_COST = 3  # times what predicting a token costs: the backward pass is two more
 LENGTH = {"steps", "tokens", "epochs", "minutes"}  # settled as steps; see pipeline/runner.py
 
 
@@ -119,8 +122,11 @@ def settle(
     t.micro_batch = t.micro_batch or SIZES[size][4]
     t.device = device.choose(t.device)
     t.precision = precision(t.precision, t.device)
-    t.evaluate_every = t.evaluate_every or max(1, steps // 10)
-    t.sample_every = t.sample_every or max(1, steps // 5)
+    # Evaluations take cores from training: ten of them, or as many as cost a small share of a short run.
+    tokens = steps * t.positions * t.accumulation * t.micro_batch * shape.context
+    affordable = max(1.0, EVALUATION_SHARE * TRAINING_COST * tokens / t.evaluate_tokens)
+    t.evaluate_every = t.evaluate_every or max(1, steps // 10, math.ceil(steps / affordable))
+    t.sample_every = t.sample_every or max(1, steps // 5, t.evaluate_every)
     c = settled.checkpointing
     # By the clock, a rollback would depend on how fast the machine was.
     planned = max(1, steps // 10 if step_seconds is None else round(60 * c.every_minutes / step_seconds))
