@@ -264,25 +264,26 @@ def test_a_plan_for_gpus_has_a_worker_for_each_and_is_made_in_another_process(pl
 
     with machine_with(*[H100] * 4):
         monkeypatch.setattr(module, "probe", elsewhere)
-        four, one = planned(steps=10, workers=None), planned(steps=10, workers=1)
+        four = planned(steps=10, workers=None, device="cuda")
+        one = planned(steps=10, workers=1, device="cuda")
         assert four.recipe.device == "cuda"
         assert four.recipe.settings.training.precision == "bf16"
         assert four.step_seconds < one.step_seconds / 3
         assert four.gpu_memory == one.gpu_memory > 0
-        assert planned(steps=10, workers=8).gpu_memory == 2 * four.gpu_memory, "two share each"
+        assert planned(steps=10, workers=8, device="cuda").gpu_memory == 2 * four.gpu_memory, "two share each"
         monkeypatch.setattr(module, "probe", probe)
-        plain = planned(steps=10, device="cpu")
+        plain = planned(steps=10)
         assert plain.gpu_memory is None
         assert one.memory < plain.memory, "what a GPU holds is not in the machine's memory"
     with machine_with(T4):
-        assert planned(steps=10).recipe.settings.training.precision == "fp16"
+        assert planned(steps=10, device="cuda").recipe.settings.training.precision == "fp16"
 
 
 def test_a_plan_for_gpus_says_that_their_memory_was_not_measured(planned):
     from crystalline.cli import common
 
     with machine_with(H100):
-        text = common.plan_text(planned(steps=10))
+        text = common.plan_text(planned(steps=10, device="cuda"))
     assert "gpu         1 of H100 (9.0), 80 GB each, " in text
     assert "(counted, not yet measured)" in text
     assert "gpu" not in common.plan_text(planned(steps=10))
