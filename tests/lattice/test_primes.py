@@ -1,12 +1,12 @@
 """Primes against sympy and against a sieve that anyone can check."""
 
 import math
-import time
 
 import numpy as np
 import pytest
 import sympy
 from flint import fmpz
+from timing import least
 
 from crystalline.errors import UserError
 from crystalline.lattice import primes
@@ -154,14 +154,6 @@ def test_what_has_no_answer_is_said_clearly(call):
 
 
 def test_single_numbers_take_as_long_as_in_the_library():
-    def least(call):
-        times = []
-        for _ in range(5):
-            began = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - began)
-        return min(times)
-
     n = 10**90 + 289  # a proof takes milliseconds; ours is that, and the reading of the number
     assert least(lambda: primes.is_prime(n)) < 5 * least(lambda: fmpz(n).is_prime())
     hard = (10**12 + 39) * (10**20 + 39)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from crystalline.tokens.codes import TokenCodes
 from crystalline.tokens.tokenizer import Tokenizer
 
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
@@ -33,3 +34,8 @@ def counts(tokenizer):
         for id_ in ids:
             totals[id_] += 1
     return totals
+
+
+@pytest.fixture(scope="session")
+def codes(tokenizer, counts):
+    return TokenCodes.build(tokenizer, counts)

@@ -38,11 +38,6 @@ def one(tokenizer, text):
     return ids[0]
 
 
-@pytest.fixture(scope="module")
-def codes(tokenizer, counts):
-    return TokenCodes.build(tokenizer, counts)
-
-
 def test_every_code_decodes_to_its_token(tokenizer, codes):
     ids = range(tokenizer.vocabulary_size)
     assert codes.vocabulary_size == len(ids) == 4096

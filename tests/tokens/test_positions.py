@@ -28,11 +28,6 @@ FIBONACCI = [1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987, 1597]
 
 
 @pytest.fixture(scope="module")
-def codes(tokenizer, counts):
-    return TokenCodes.build(tokenizer, counts)
-
-
-@pytest.fixture(scope="module")
 def positions(codes):
     return Positions(codes)
 

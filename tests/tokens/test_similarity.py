@@ -23,11 +23,6 @@ from crystalline.tokens.similarity import (
 
 
 @pytest.fixture(scope="module")
-def codes(tokenizer, counts):
-    return TokenCodes.build(tokenizer, counts)
-
-
-@pytest.fixture(scope="module")
 def similarity(codes):
     return Similarity(codes)
 

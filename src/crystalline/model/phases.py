@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from crystalline.model.shape import Shape
+from crystalline.tokens.relations import GOLDEN_ANGLE
 
 GOLDEN_RATIO = (1 + math.sqrt(5)) / 2
-GOLDEN_ANGLE = 2 * math.pi / GOLDEN_RATIO**2  # radians
 CLOCK = 12
 
 
