@@ -28,9 +28,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from crystalline.model import store
+from crystalline.model import checkpoints, scoring, store
 from crystalline.pipeline import runner
 from crystalline.run_folder import read_json, seal, write_json
 from crystalline.tokens.codes import FILE as CODES
@@ -90,18 +89,15 @@ def shuffle_codes(folder, seed):
     seal(folder)
 
 
-@torch.inference_mode()
 def judge(prepared, folder):
     """Bits per byte of held-out text, and cross-entropy in nats of its rare tokens and of the others."""
-    model = store.read_model(store.find(folder))
+    model = store.read_model(checkpoints.find(folder))
     tokenizer, context = Tokenizer.load(prepared.tokenizer), model.shape.context
     stream = TokenStream(prepared.shards, "held_out")
     tokens = stream.read(0, min(len(stream), JUDGED)).astype(np.int64)
     tokens = tokens[: (len(tokens) - 1) // context * context + 1]
-    inputs, targets = torch.from_numpy(tokens[:-1]).view(-1, context), torch.from_numpy(tokens[1:]).view(-1, context)
-    batches = zip(inputs.split(8), targets.split(8), strict=True)
-    losses = torch.cat([F.cross_entropy(model(i).flatten(0, 1), t.flatten(), reduction="none") for i, t in batches])
-    rare = torch.from_numpy(np.load(prepared.shards / "counts.npy") < RARE)[targets.flatten()]
+    losses = torch.from_numpy(scoring.losses(model, tokens))
+    rare = torch.from_numpy(np.load(prepared.shards / "counts.npy") < RARE)[tokens[1:]]
     size = sum(len(tokenizer.token_bytes(token)) for token in tokens[1:].tolist())
     return {
         "bits_per_byte": float(losses.double().sum()) / np.log(2) / size,

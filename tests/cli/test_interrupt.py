@@ -169,7 +169,7 @@ def test_without_disk_space_for_the_text_the_same_command_continues(new_run, sta
 
 @pytest.mark.parametrize(("present", "expected"), [(False, "fp32"), (True, "bf16")])
 def test_the_precision_is_the_best_that_the_processor_has(new_run, cllm, monkeypatch, present, expected):
-    from crystalline.model import store
+    from crystalline.model import checkpoints
     from crystalline.run_folder import RunFolder
     from crystalline.training import recipe
 
@@ -177,8 +177,8 @@ def test_the_precision_is_the_best_that_the_processor_has(new_run, cllm, monkeyp
     code, _, err = cllm("run", new_run, "--set", "training.precision=auto", "--steps", "2")
     assert code == EXIT_OK
     assert f", {expected}, seed 0" in err
-    newest = store.newest_whole(RunFolder(new_run))
-    assert store.read_recipe(newest)["settings"]["training"]["precision"] == expected
+    newest = checkpoints.newest_whole(RunFolder(new_run))
+    assert checkpoints.read_recipe(newest)["settings"]["training"]["precision"] == expected
     assert cllm("eval", new_run)[0] == EXIT_OK
 
 

@@ -117,6 +117,22 @@ def test_a_checkpoint_can_be_looked_at(run, cllm):
         assert cllm("lattice", *words, "--run", checkpoint)[0] == EXIT_OK
 
 
+def test_codes_that_training_has_changed_are_the_ones_shown(words, cllm):
+    tokenizer, codes = words
+    run = RunFolder("my-model")
+    (id_,) = tokenizer.encode(" walks")
+    spaced = next(factor.prime for factor in codes.all_factors if factor.kind == "space")
+    taken = {codes.code(token) for token in range(codes.vocabulary_size)}
+    roots = (factor.prime for factor in codes.all_factors if factor.kind == "root")
+    other = next(prime for prime in roots if prime * spaced not in taken)
+    with new_folder(run.checkpoints / "step-00000004") as folder:
+        tokenizer.save(folder)
+        codes.with_codes({id_: other * spaced}).save(folder)
+    code, out, _ = cllm("lattice", "token", " walks", "--json")
+    assert code == EXIT_OK
+    assert json.loads(out)["tokens"][0]["code"] == other * spaced != codes.code(id_)
+
+
 @pytest.mark.parametrize("learned", [[], ["--learned"]])
 def test_the_map_is_a_picture_of_every_token(run, cllm, tmp_path, learned):
     code, out, err = cllm("lattice", "map", "--run", run, "--plot", tmp_path / "map.svg", *learned)
@@ -163,6 +179,7 @@ def test_mistakes_are_told_with_their_fix(words, cllm, arguments, expected, why)
 
 
 def test_runs_that_cannot_be_used(run, cllm):
+    shutil.rmtree(run / "checkpoints")  # whose copies would be read
     codes = run / "tokenizer" / "codes.json"
     whole = codes.read_text()
     damaged = json.loads(whole)

@@ -10,7 +10,7 @@ import torch
 
 from crystalline.errors import EXIT_DAMAGED, UserError
 from crystalline.evaluation.held_out import held_out_score
-from crystalline.model import store
+from crystalline.model import checkpoints, store
 from crystalline.run_folder import RunFolder
 from crystalline.tokens.tokenizer import Tokenizer
 
@@ -37,7 +37,7 @@ def slowly(run, checkpoint):
 
 
 def test_it_is_what_a_slow_computation_says(folder):
-    checkpoint = store.newest_whole(folder)
+    checkpoint = checkpoints.newest_whole(folder)
     result = held_out_score(folder, checkpoint)
     cross_entropy, tokens, size = slowly(folder, checkpoint)
     assert result == {
@@ -53,7 +53,7 @@ def test_it_is_what_a_slow_computation_says(folder):
 
 def test_held_out_text_is_measured_and_no_other(folder, tmp_path):
     """With other training text the result is the same; with other held-out text it is not."""
-    checkpoint = store.newest_whole(folder)
+    checkpoint = checkpoints.newest_whole(folder)
     before = held_out_score(folder, checkpoint)
     changed = RunFolder(shutil.copytree(folder.root, tmp_path / "run"))
 
@@ -68,7 +68,7 @@ def test_held_out_text_is_measured_and_no_other(folder, tmp_path):
 
 
 def test_later_checkpoints_of_this_run_are_better(folder):
-    newest, oldest = (store.checkpoint_folders(folder)[i] for i in (0, -1))
+    newest, oldest = (checkpoints.checkpoint_folders(folder)[i] for i in (0, -1))
     first, last = held_out_score(folder, oldest), held_out_score(folder, newest)
     assert first["step"] < last["step"]
     assert last["bits_per_byte"] < first["bits_per_byte"]
@@ -82,7 +82,7 @@ def test_another_vocabulary_is_refused(folder, tmp_path):
     tokens[5] = 60_000
     file.write_bytes(tokens.tobytes())
     with pytest.raises(UserError, match="another tokenizer") as caught:
-        held_out_score(changed, store.newest_whole(folder))
+        held_out_score(changed, checkpoints.newest_whole(folder))
     assert caught.value.exit_code == EXIT_DAMAGED
     assert str(changed.shards) in caught.value.fix
 
@@ -94,5 +94,5 @@ def test_another_tokenizer_of_the_same_size_is_refused(folder, tmp_path):
     index["tokenizer"] = "0" * 64
     (changed.shards / "index.json").write_text(json.dumps(index))
     with pytest.raises(UserError, match="another tokenizer") as caught:
-        held_out_score(changed, store.newest_whole(folder))
+        held_out_score(changed, checkpoints.newest_whole(folder))
     assert caught.value.exit_code == EXIT_DAMAGED

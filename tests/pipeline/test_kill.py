@@ -56,9 +56,9 @@ def finish(run, start, cllm, expected):
 @pytest.fixture(scope="session")
 def expected(tiny_run):
     """The hash of a run that nobody killed."""
-    from crystalline.model import store
+    from crystalline.model import checkpoints, store
 
-    return store.weights_hash(store.read_weights(store.find(tiny_run))) + "\n"
+    return store.weights_hash(store.read_weights(checkpoints.find(tiny_run))) + "\n"
 
 
 def test_killed_between_stages_and_while_naming_their_results(new_run, start, cllm, expected):

@@ -12,7 +12,7 @@ import torch
 from small_runs import checkpoint_names, train, trainer
 
 from crystalline.errors import EXIT_DAMAGED, EXIT_SYSTEM, UserError
-from crystalline.model import store
+from crystalline.model import checkpoints, store
 from crystalline.run_folder import SEAL, RunFolder, damage
 from crystalline.training import checkpoint
 from crystalline.training.checkpoint import Retention, prune
@@ -63,7 +63,7 @@ CHANGES = {f"bit {bit}": flip(bit) for bit in (0, 83, 4321, 99_991)} | {
 
 
 def test_a_checkpoint_has_the_files_that_are_tested_here(run):
-    assert sorted(path.name for path in store.newest_whole(run).iterdir()) == FILES
+    assert sorted(path.name for path in checkpoints.newest_whole(run).iterdir()) == FILES
 
 
 @pytest.mark.parametrize("how", CHANGES)
@@ -73,7 +73,7 @@ def test_damage_is_seen_and_the_one_before_is_used(trained, caplog, name, how):
 
     The shared run is mended again: copying it for each case would be slow.
     """
-    newest = store.checkpoint_folders(trained)[0]
+    newest = checkpoints.checkpoint_folders(trained)[0]
     file = newest / name
     whole = file.read_bytes()
     changed = CHANGES[how](whole)
@@ -81,16 +81,16 @@ def test_damage_is_seen_and_the_one_before_is_used(trained, caplog, name, how):
     file.write_bytes(changed)
     try:
         with caplog.at_level(logging.WARNING):
-            assert store.newest_whole(trained).name == "step-00000002"
+            assert checkpoints.newest_whole(trained).name == "step-00000002"
         assert str(newest if name == SEAL else file) in caplog.text
         assert "step-00000003 is damaged" in caplog.text
     finally:
         file.write_bytes(whole)
-    assert store.newest_whole(trained) == newest
+    assert checkpoints.newest_whole(trained) == newest
 
 
 def test_any_bit_of_the_list_of_checksums_counts(trained):
-    file = store.checkpoint_folders(trained)[0] / SEAL
+    file = checkpoints.checkpoint_folders(trained)[0] / SEAL
     whole = file.read_bytes()
     try:
         for bit in range(0, 8 * len(whole), 7):  # 7 and 8 have no common factor: all bits of a byte come
@@ -102,14 +102,14 @@ def test_any_bit_of_the_list_of_checksums_counts(trained):
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_seen(run, caplog, name):
-    newest = store.checkpoint_folders(run)[0]
+    newest = checkpoints.checkpoint_folders(run)[0]
     (newest / name).unlink()
-    assert store.newest_whole(run).name == "step-00000002"
+    assert checkpoints.newest_whole(run).name == "step-00000002"
     assert f"{newest / name} is missing" in caplog.text
 
 
 def test_when_all_are_damaged_each_is_named(run):
-    for folder in store.checkpoint_folders(run):
+    for folder in checkpoints.checkpoint_folders(run):
         (folder / "model.safetensors").write_bytes(b"")
     with pytest.raises(UserError) as caught:
         trainer(run)
@@ -120,7 +120,7 @@ def test_when_all_are_damaged_each_is_named(run):
 
 def test_training_goes_on_from_the_last_whole_one(run, trained):
     """... and makes the damaged one anew, with the bits it had."""
-    newest = store.checkpoint_folders(run)[0]
+    newest = checkpoints.checkpoint_folders(run)[0]
     newest.joinpath("optimizer.safetensors").write_bytes(b"")
     made = train(run, training__steps=3)
     assert made.parameters.hash() == store.weights_hash(store.read_weights(trained.checkpoints / newest.name))
@@ -136,7 +136,7 @@ def test_what_is_restored_equals_what_was_saved(new_run, optimizer):
     saved = train(run, optimizer__name=optimizer, training__steps=2)
     fresh = trainer(new_run("other"), optimizer__name=optimizer, training__steps=2)
     assert fresh.parameters.hash() != saved.parameters.hash()
-    state = checkpoint.restore(store.newest_whole(run), fresh.parameters, fresh.optimizers)
+    state = checkpoint.restore(checkpoints.newest_whole(run), fresh.parameters, fresh.optimizers)
     assert torch.equal(fresh.parameters.values, saved.parameters.values)
     for mine, theirs in zip(fresh.optimizers, saved.optimizers, strict=True):
         assert mine.state.keys() == theirs.state.keys()
@@ -149,7 +149,7 @@ def test_what_is_restored_equals_what_was_saved(new_run, optimizer):
 
 
 def test_a_checkpoint_can_be_used_without_its_run(run, tmp_path):
-    alone = Path(shutil.copytree(store.newest_whole(run), tmp_path / "alone"))
+    alone = Path(shutil.copytree(checkpoints.newest_whole(run), tmp_path / "alone"))
     expected = store.read_weights(alone)
     shutil.rmtree(run.root)
     weights = store.read_model(alone).state_dict()
@@ -284,7 +284,7 @@ def test_saving_a_step_again_replaces_it(run):
         made.parameters.values.add_(1.0)
     save(made, 3)
     assert checkpoint_names(run) == ["step-00000001", "step-00000002", "step-00000003"]
-    assert store.weights_hash(store.read_weights(store.newest_whole(run))) == made.parameters.hash()
+    assert store.weights_hash(store.read_weights(checkpoints.newest_whole(run))) == made.parameters.hash()
 
 
 # --- what stays ---------------------------------------------------------------------------------------
@@ -338,7 +338,7 @@ def test_a_kill_while_removing_leaves_no_half_checkpoint(run, monkeypatch):
 
 def test_what_is_on_disk_is_no_more_than_the_plan_says(run, monkeypatch):
     """Proof 13: at most keep checkpoints and the one being written, with the default settings."""
-    one = sum(path.stat().st_size for path in store.newest_whole(run).iterdir())
+    one = sum(path.stat().st_size for path in checkpoints.newest_whole(run).iterdir())
     real, largest = checkpoint.prune, []
 
     def look(*arguments):

@@ -10,7 +10,7 @@ from small_runs import Poison, checkpoint_names, recipe_of, steps_of, train, tra
 
 from crystalline import events
 from crystalline.events import EventLog
-from crystalline.model import store
+from crystalline.model import checkpoints, store
 from crystalline.model.scoring import Score
 from crystalline.pipeline import runner
 from crystalline.pipeline.status import status
@@ -52,7 +52,7 @@ def run(new_run):
 
 
 def best_of(run):
-    link = run.checkpoints / store.BEST
+    link = run.checkpoints / checkpoints.BEST
     return link.readlink().name if link.is_symlink() else None
 
 
@@ -65,7 +65,7 @@ def test_it_ends_at_the_same_step_however_long_an_evaluation_takes(run, monkeypa
     assert (made.step, made.done, made.ended_early) == (12, True, True)
     (event,) = events.read(run.events, "training.ended_early")
     assert (event["step"], event["steps"], event["best_step"], event["patience"]) == (12, 40, 4, 3)
-    assert store.newest_whole(run).name == "step-00000012"
+    assert checkpoints.newest_whole(run).name == "step-00000012"
     last = [e["kind"] for e in events.read(run.events, "training.") if e.get("step") == 12]
     assert last[-3:] == ["training.checkpoint", "training.evaluation", "training.sample"]
     assert best_of(run) == "step-00000004"
@@ -76,7 +76,7 @@ def test_it_ends_at_the_same_step_however_long_an_evaluation_takes(run, monkeypa
 
 
 def checkpoint_of(run, name):
-    return store.weights_hash(store.read_weights(store.find(run.checkpoints / name)))
+    return store.weights_hash(store.read_weights(checkpoints.find(run.checkpoints / name)))
 
 
 def test_without_patience_it_goes_on(run, monkeypatch):
@@ -205,13 +205,13 @@ def test_the_best_one_stays_and_has_a_name(run, monkeypatch):
     assert "step-00000002" in seen
     assert checkpoint_names(run) == ["best", "step-00000004", "step-00000014", "step-00000016"]
     assert best_of(run) == "step-00000004"
-    assert store.find(run.checkpoints / "best").name == "step-00000004"
+    assert checkpoints.find(run.checkpoints / "best").name == "step-00000004"
     assert [e["step"] for e in events.read(run.events, "training.best")] == [2, 4]
 
 
 def test_every_nth_stays(run):
     train(run, training__steps=11, checkpointing__keep_every=4, checkpointing__every_steps=3, checkpointing__keep=2)
-    assert checkpoint_names(run) == [store.checkpoint_name(step) for step in (4, 8, 9, 11)]
+    assert checkpoint_names(run) == [checkpoints.checkpoint_name(step) for step in (4, 8, 9, 11)]
 
 
 def test_going_back_forgets_what_was_found_since(new_run, monkeypatch):

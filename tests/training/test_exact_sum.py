@@ -6,6 +6,7 @@ import random
 import pytest
 import torch
 
+from crystalline.model import operations
 from crystalline.training import exact_sum
 from crystalline.training.exact_sum import CHUNK, LARGEST_NORM, ExactSum, combine
 
@@ -138,3 +139,25 @@ def test_what_a_gradient_is_too_large_by_is_taken_away_exactly(dtype, scale):
     assert scaled.add([(0, gradient * scale)], scale) == norm
     assert torch.equal(scaled.total, plain.total)
     assert plain.total.count_nonzero() > 990
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_rows_of_a_table_that_were_looked_up(compiled, dtype, monkeypatch):
+    """As the same gradient with zeros in all other rows; a row that was looked up twice counts twice."""
+    if not compiled:
+        monkeypatch.setattr("crystalline.model.library.library", lambda: None)
+    rows = torch.randn(5, 7, generator=torch.Generator().manual_seed(2)).to(dtype)
+    piece = torch.sparse_coo_tensor(torch.tensor([[9, 0, 4, 9, 12]]), rows, (13, 7), check_invariants=True)
+    sparse, dense = empty_sum(100), empty_sum(100)
+    norm = sparse.add([(3, piece)])
+    assert norm == pytest.approx(dense.add([(3, piece.to_dense())]), rel=1e-6)
+    assert torch.equal(sparse.total, dense.total)
+    assert (sparse.total != 0).sum() == 4 * 7
+
+
+def test_a_lookup_costs_only_its_rows():
+    table = torch.nn.Parameter(torch.randn(1000, 4))
+    operations.look_up(torch.tensor([[3, 5], [3, 999]]), table).sum().backward()
+    assert table.grad.is_sparse
+    assert table.grad.coalesce().indices().tolist() == [[3, 5, 999]]

@@ -11,7 +11,7 @@ from small_runs import Poison, checkpoint_names, recipe_of, steps_of, train, tra
 from crystalline import events
 from crystalline.errors import UserError
 from crystalline.events import EventLog
-from crystalline.model import store
+from crystalline.model import checkpoints, store
 from crystalline.pipeline.status import log_hash, status
 from crystalline.run_folder import RunFolder, write_json
 from crystalline.training.guard import CALM, DROPS_IN_A_ROW, ENOUGH, ROLLBACKS, WINDOW, Guard
@@ -314,7 +314,7 @@ def test_three_times_back_and_training_ends_with_advice(new_run, monkeypatch):
     assert len(rollbacks_of(run)) == ROLLBACKS - 1
     assert equal(state_of(before["made"]), before["state"]), "the last steps changed nothing"
     assert checkpoint_names(run)[-1] == "step-00000004"
-    assert all(torch.isfinite(tensor).all() for tensor in store.read_weights(store.newest_whole(run)).values())
+    assert all(torch.isfinite(tensor).all() for tensor in store.read_weights(checkpoints.newest_whole(run)).values())
     with pytest.raises(UserError, match="training stopped"):  # the same command again says the same
         spoiled(run, monkeypatch, range(5, 99), 0, fault=BAD["one NaN"], **ASKED)
 

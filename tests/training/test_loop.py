@@ -11,7 +11,7 @@ from small_runs import checkpoint_names, made_up_text, prepared_run, steps_of, s
 from crystalline import events
 from crystalline.errors import Interrupted
 from crystalline.events import EventLog
-from crystalline.model import store
+from crystalline.model import checkpoints, store
 from crystalline.run_folder import RunFolder, damage
 from crystalline.training import checkpoint
 from crystalline.training.loop import Trainer
@@ -164,7 +164,7 @@ def test_a_finished_run_can_be_made_longer(run):
     assert longer.step == 6
     assert longer.parameters.hash() != finished
     assert steps_of(run)[5]["rate"] == rate_at(4, 6, longer.recipe.settings.scheduler)
-    assert store.newest_whole(run).name == "step-00000006"
+    assert checkpoints.newest_whole(run).name == "step-00000006"
     again = train(run, training__steps=6)  # nothing left to do
     assert again.parameters.hash() == longer.parameters.hash()
     assert len(list(events.read(run.events, "training.step"))) == 6
@@ -195,7 +195,7 @@ def test_two_good_checkpoints_stay_when_newer_ones_were_damaged(run, monkeypatch
     def look(real):
         def save(folder, *arguments, **options):
             saved = real(folder, *arguments, **options)
-            whole = [f.name[-2:] for f in store.checkpoint_folders(run) if not damage(f)]
+            whole = [f.name[-2:] for f in checkpoints.checkpoint_folders(run) if not damage(f)]
             (run.root / "seen").open("a").write(" ".join(whole) + "\n")
             return saved
 
@@ -228,5 +228,5 @@ def test_training_of_a_run_that_is_there(tiny_run):
     run = RunFolder.open(tiny_run)
     made = trainer(run)
     assert made.step == made.recipe.steps
-    saved = store.read_weights(store.newest_whole(run))
+    saved = store.read_weights(checkpoints.newest_whole(run))
     assert made.parameters.hash() == store.weights_hash(saved)

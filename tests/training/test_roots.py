@@ -4,12 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from small_runs import prepared_run, stopping_at, train, trainer
 
 from crystalline import events
 from crystalline.errors import UserError
 from crystalline.events import EventLog
-from crystalline.model import scoring, store
+from crystalline.model import checkpoints, scoring, store
 from crystalline.tokens import discovery
 from crystalline.tokens.codes import TokenCodes
 from crystalline.tokens.discovery import Proposal
@@ -41,19 +42,25 @@ def moves(codes: TokenCodes, count: int) -> list[Proposal]:
 def proposing(monkeypatch):
     """Four changes the first time, none after."""
 
-    def propose(vectors, codes, counts, at_most):
+    def propose(vectors, codes, counts, **limits):
         assert vectors.shape[0] == codes.vocabulary_size
         return moves(codes, 4) if codes._rows is None else []
 
     monkeypatch.setattr(discovery, "propose", propose)
 
 
-def finder(run, monkeypatch, losses):
-    """A root finder of an untrained model that finds these cross-entropies, one after the other."""
+def finder(run, monkeypatch, better):
+    """A root finder to which held-out text says, each time it is asked: the new roots are this much better."""
     made = trainer(run, **WANTED)
     assert isinstance(made.roots, RootFinder)
-    answers = iter(losses)
-    monkeypatch.setattr(RootFinder, "_cross_entropy", lambda self: next(answers))
+    answers = iter(better)
+
+    def by_shared_parts(self, moved):
+        old = np.full(len(self.held_out) - 1, 5.0)
+        return old, old - next(answers)
+
+    monkeypatch.setattr(RootFinder, "_by_shared_parts", by_shared_parts)
+    monkeypatch.setattr(RootFinder, "_better_one_by_one", lambda self, wanted: wanted)
     return made.roots
 
 
@@ -63,7 +70,7 @@ def factors_of(roots: RootFinder, token: int) -> list[int]:
 
 
 def test_what_does_not_worsen_the_loss_is_taken(run, monkeypatch, proposing):
-    roots = finder(run, monkeypatch, [5.0, 5.0])
+    roots = finder(run, monkeypatch, [0.0])
     facts = roots.look()
     assert [tried["changes"] for tried in facts["tried"]] == [4]
     assert len(facts["changes"]) == 4
@@ -76,15 +83,40 @@ def test_what_does_not_worsen_the_loss_is_taken(run, monkeypatch, proposing):
     assert roots.codes.factor_count == roots.first_codes.factor_count, "vectors stay what they are"
 
 
+def test_who_moves_keeps_its_vector_and_nothing_is_predicted_worse(run, monkeypatch, proposing):
+    roots = finder(run, monkeypatch, [0.0])
+    with torch.no_grad():
+        roots.model.embedding.factors.normal_()
+    before, own = roots.model.folded_embedding(), roots.model.embedding.own.clone()
+    facts = roots.look()
+    assert torch.allclose(roots.model.folded_embedding(), before, atol=1e-6)
+    changed = (roots.model.embedding.own != own).any(dim=1).nonzero().flatten().tolist()
+    assert changed == sorted(change["token"] for change in facts["changes"])
+    assert facts["after"] == pytest.approx(facts["before"], abs=1e-5)
+
+
+def test_each_token_is_judged_where_it_stands(run, monkeypatch, proposing):
+    """By its own places in the text, as input or as target; and by nothing when it is hardly there."""
+    made = trainer(run, **WANTED)
+    wanted = moves(made.roots.codes, 4)
+    good, bad, rare, follower = [proposal.token_id for proposal in wanted]
+    made.roots.held_out = np.array([good, 0] * 20 + [bad, 0] * 20 + [rare, 0] * 4 + [0, follower] * 20)
+    inputs, targets = made.roots.held_out[:-1], made.roots.held_out[1:]
+    gains = np.where(inputs == bad, -0.1, np.where((targets == bad) | (targets == 0), 0.0, 0.1))
+    monkeypatch.setattr(RootFinder, "_by_shared_parts", lambda self, moved: (np.full(len(inputs), 3.0), 3.0 - gains))
+    chosen = [proposal.token_id for proposal in made.roots._better_one_by_one(wanted)]
+    assert chosen == [good, follower]
+
+
 def test_what_worsens_it_is_not_and_the_better_half_is_tried(run, monkeypatch, proposing):
-    roots = finder(run, monkeypatch, [5.0, 5.1, 4.9])
+    roots = finder(run, monkeypatch, [-0.1, 0.1])
     facts = roots.look()
     assert [tried["changes"] for tried in facts["tried"]] == [4, 2]
     assert len(facts["changes"]) == 2
 
 
 def test_nothing_good_changes_nothing(run, monkeypatch, proposing):
-    roots = finder(run, monkeypatch, [5.0, 5.1, 5.1, 5.1])
+    roots = finder(run, monkeypatch, [-0.1, -0.1, -0.1])
     before = roots.model.embedding.indices.clone(), roots.model.embedding.offsets.clone()
     facts = roots.look()
     assert [tried["changes"] for tried in facts["tried"]] == [4, 2, 1]
@@ -95,7 +127,8 @@ def test_nothing_good_changes_nothing(run, monkeypatch, proposing):
 
 
 def test_the_same_bits_however_trained_and_the_checkpoint_knows(tmp_path, monkeypatch, proposing):
-    monkeypatch.setattr(RootFinder, "_cross_entropy", lambda self: 1.0)
+    monkeypatch.setattr(RootFinder, "_better_one_by_one", lambda self, wanted: wanted)
+    monkeypatch.setattr(RootFinder, "_by_shared_parts", lambda self, moved: (np.ones(1), np.zeros(1)))
     whole, broken = prepared_run(tmp_path / "a"), prepared_run(tmp_path / "b")
     expected = train(whole, **WANTED)
     with stopping_at(5) as stop:
@@ -112,7 +145,7 @@ def test_the_same_bits_however_trained_and_the_checkpoint_knows(tmp_path, monkey
 
     written = list(events.read(whole.events, "training.roots"))
     assert [(event["step"], len(event["changes"])) for event in written] == [(3, 4), (6, 0)]
-    folder = store.newest_whole(whole)
+    folder = checkpoints.newest_whole(whole)
     assert folder is not None
     saved, first = TokenCodes.load(folder), TokenCodes.load(whole.tokenizer)
     changed = {change["token"] for change in written[0]["changes"]}

@@ -15,7 +15,7 @@ from small_runs import checkpoint_names, processes_of, recipe_of, steps_of, trai
 from crystalline import events
 from crystalline.errors import EXIT_SYSTEM, Interrupted, UserError
 from crystalline.events import EventLog
-from crystalline.model import scoring, store
+from crystalline.model import checkpoints, scoring
 from crystalline.run_folder import damage, write_json
 from crystalline.training import checkpoint, scribe
 from crystalline.training.loop import Trainer
@@ -81,7 +81,7 @@ def test_training_goes_on_while_it_evaluates(run, monkeypatch, tmp_path, expecte
     assert len(set(seen.values())) == 3
     made = trainer(run)
     for step in (2, 4, 6):
-        checkpoint.restore(run.checkpoints / store.checkpoint_name(step), made.parameters, made.optimizers)
+        checkpoint.restore(run.checkpoints / checkpoints.checkpoint_name(step), made.parameters, made.optimizers)
         assert made.scribe.evaluation().cross_entropy == seen[step]
 
 
@@ -94,7 +94,7 @@ def test_training_goes_on_while_it_saves(run, monkeypatch, tmp_path, expected, w
     monkeypatch.undo()
     order = kinds(run)
     assert order.index(("checkpoint", 2)) > order.index(("step", 3))
-    assert [damage(folder) for folder in store.checkpoint_folders(run)] == ["", "", ""]
+    assert [damage(folder) for folder in checkpoints.checkpoint_folders(run)] == ["", "", ""]
     resumed = trainer(run, training__steps=2)
     state = checkpoint.restore(run.checkpoints / "step-00000002", resumed.parameters, resumed.optimizers)
     assert (state["step"], state["updates"]) == (2, 2)
@@ -116,7 +116,7 @@ def test_the_next_save_waits_for_the_last(run, monkeypatch, expected):
     real = checkpoint.save_file
     monkeypatch.setattr(checkpoint, "save_file", lambda *arguments: (time.sleep(0.1), real(*arguments)))
     assert trained(run, checkpointing__every_steps=1, checkpointing__keep=9).parameters.hash() == expected
-    assert checkpoint_names(run) == [store.checkpoint_name(step) for step in range(1, 7)]
+    assert checkpoint_names(run) == [checkpoints.checkpoint_name(step) for step in range(1, 7)]
 
 
 def test_workers_come_and_go_while_it_works(run, monkeypatch, tmp_path, expected):
@@ -167,7 +167,7 @@ def test_what_only_shows_can_fail_and_training_does_not_care(run, monkeypatch, e
     assert f"the {part} of step 2 is lost" in caplog.text
     other = {"evaluation": "sample", "sample": "evaluation"}[part]
     assert [step for kind, step in kinds(run) if kind == other] == [2, 4, 6], "the rest is done all the same"
-    assert len(store.checkpoint_folders(run)) == 3
+    assert len(checkpoints.checkpoint_folders(run)) == 3
     assert len(steps_of(run)) == 6
 
 
@@ -183,7 +183,7 @@ def test_killed_while_saving_it_saves_again(run, monkeypatch, tmp_path, expected
     monkeypatch.setattr(checkpoint, "save_file", save)
     assert trained(run).parameters.hash() == expected
     assert flag.exists()
-    assert checkpoint_names(run) == [store.checkpoint_name(step) for step in (2, 4, 6)]
+    assert checkpoint_names(run) == [checkpoints.checkpoint_name(step) for step in (2, 4, 6)]
     assert kinds(run).count(("checkpoint", 4)) == 1
     assert list(events.read(run.events, "training.lost")) == []
 

@@ -22,13 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from crystalline.model import store
+    from crystalline.model import checkpoints, store
 
-    folder = store.find(Path(args.run))
+    folder = checkpoints.find(Path(args.run))
     if args.log:
         from crystalline.pipeline.status import log_hash
 
-        digest = log_hash(args.run, store.step_of(folder))
+        digest = log_hash(args.run, checkpoints.step_of(folder))
     else:
         digest = store.weights_hash(store.read_weights(folder))
     if args.json:

@@ -170,7 +170,10 @@ def find_run(named: str | None) -> Path:
 
 
 def _open(args: argparse.Namespace) -> Vocabulary:
-    """The vocabulary of a run or checkpoint folder; with --learned that of its newest model, and its vectors."""
+    """The vocabulary of a run or checkpoint folder: of its newest model, whose codes training may have changed, or
+    what it begins with; with --learned the model's vectors too.
+    """
+    from crystalline.model import checkpoints
     from crystalline.run_folder import RunFolder
     from crystalline.tokens import tokenizer
     from crystalline.tokens.codes import TokenCodes
@@ -178,12 +181,15 @@ def _open(args: argparse.Namespace) -> Vocabulary:
     path = find_run(args.run)
     vectors = None
     if getattr(args, "learned", False):
-        from crystalline.model import generation, store
+        from crystalline.model import generation
 
-        folder = store.find(path)
+        folder = checkpoints.find(path)
         vectors = generation.load(folder).model.folded_embedding().numpy()
+    elif (path / tokenizer.FILE).exists():
+        folder = path
     else:
-        folder = path if (path / tokenizer.FILE).exists() else RunFolder.open(path).tokenizer
+        run = RunFolder.open(path)
+        folder = next(iter(checkpoints.checkpoint_folders(run)), run.tokenizer)
     found = Vocabulary(tokenizer.Tokenizer.load(folder), TokenCodes.load(folder), vectors)
     if found.codes.vocabulary_size != found.tokenizer.vocabulary_size:
         raise UserError(

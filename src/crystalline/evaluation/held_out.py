@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from crystalline.errors import EXIT_DAMAGED, UserError
-from crystalline.model import scoring, store
+from crystalline.model import checkpoints, scoring, store
 from crystalline.run_folder import RunFolder, read_json
 from crystalline.tokens.stream import TokenStream
 from crystalline.tokens.tokenizer import Tokenizer
@@ -35,7 +35,7 @@ def held_out_score(run: RunFolder, checkpoint: Path) -> dict[str, Any]:
     result = scoring.score(model, tokens, scoring.token_byte_lengths(tokenizer))
     return {
         "checkpoint": checkpoint.name,
-        "step": store.step_of(checkpoint),
+        "step": checkpoints.step_of(checkpoint),
         **asdict(result),
         "perplexity": result.perplexity,
         "bits_per_byte": result.bits_per_byte,

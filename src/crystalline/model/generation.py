@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 
 from crystalline.errors import EXIT_DAMAGED, EXIT_USAGE, UserError
-from crystalline.model import store
+from crystalline.model import checkpoints, store
 from crystalline.model.sampling import Sampling, choose
 from crystalline.model.transformer import KVCache, Transformer
 from crystalline.settings import Generation
@@ -150,7 +150,7 @@ def _possible_start(text: str, stop: Sequence[str]) -> int:
 
 def load(path: str | Path) -> LanguageModel:
     """The newest whole model of a run folder, or that of one checkpoint folder."""
-    folder = store.find(Path(path))
+    folder = checkpoints.find(Path(path))
     tokenizer = Tokenizer.load(folder)
     model = store.read_model(folder)
     if model.shape.vocabulary != tokenizer.vocabulary_size:
@@ -160,4 +160,4 @@ def load(path: str | Path) -> LanguageModel:
             "restore the folder from a backup",
             EXIT_DAMAGED,
         )
-    return LanguageModel(model, tokenizer, store.generation_defaults(folder))
+    return LanguageModel(model, tokenizer, checkpoints.generation_defaults(folder))

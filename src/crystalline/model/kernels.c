@@ -383,6 +383,13 @@ double NAME(add_exact)(const T *restrict g, int64_t *restrict sum, long n, float
     return squares;
 }
 
+/* The same for the rows of a table of which g has only some, one after the other: g[i] belongs to row places[i]. */
+double NAME(add_exact_rows)(const T *restrict g, const int64_t *restrict places, int64_t *restrict sum, long rows, long width, float scale) {
+    double squares = 0.0;
+    for (long r = 0; r < rows; r++) squares += NAME(add_exact)(g + r * width, sum + places[r] * width, width, scale);
+    return squares;
+}
+
 /* For each row: x += branch, if there is one, into `sum`; then y = x / rms(x) * gain. rstd keeps 1 / rms. */
 void NAME(rms_norm)(const float *restrict x, const T *restrict branch, const float *restrict gain, float *restrict sum, T *restrict y,
                     float *restrict rstd, long rows, long width, float epsilon) {

@@ -33,7 +33,10 @@ FLAGS = [
     "-shared",
     "-fPIC",
 ]
-DOUBLE_RESULT = ("add_exact_bf16", "add_exact_fp32", "cross_entropy_bf16", "cross_entropy_fp32", "combine_exact")
+DOUBLE_RESULT = (
+    *("add_exact_bf16", "add_exact_fp32", "add_exact_rows_bf16", "add_exact_rows_fp32"),
+    *("cross_entropy_bf16", "cross_entropy_fp32", "combine_exact"),
+)
 _SUFFIX = {torch.bfloat16: "bf16", torch.float32: "fp32"}
 
 # Compilers for x86 use half of a 512-bit unit unless told to.

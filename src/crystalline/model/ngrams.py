@@ -7,9 +7,9 @@ residual stream. The lookup costs next to nothing, the tables cost memory, and n
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crystalline.model import operations
 from crystalline.model.shape import Shape, table_sizes
 
 # 2^63 / golden ratio and 2^63 / e, made odd, spread neighbouring ids over all 63 bits (Knuth, TAOCP 3, 6.4).
@@ -36,5 +36,5 @@ class NgramMemory(nn.Module):
         parts = []
         for number, table in enumerate(self.tables):
             sign = 1 - 2 * ((hashes >> (60 + number)) & 1)
-            parts.append(F.embedding(hashes % len(table), table) * sign.unsqueeze(-1))
+            parts.append(operations.look_up(hashes % len(table), table) * sign.unsqueeze(-1))
         return torch.stack(parts).sum(0)

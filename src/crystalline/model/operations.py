@@ -42,6 +42,15 @@ def rms_norm(
     return x, F.rms_norm(x, gain.shape, gain, epsilon).to(dtype)
 
 
+def look_up(places: Tensor, table: Tensor) -> Tensor:
+    """(...) numbers of rows of a table (R, D) -> (..., D) those rows.
+
+    On the processor the table's gradient is sparse (COO, not coalesced): a large table costs no more than what is
+    looked up in it. Elsewhere it is dense, whose sums are known to have a constant order.
+    """
+    return F.embedding(places, table, sparse=places.device.type == "cpu")
+
+
 def token_table(
     own: Tensor,
     factors: Tensor,

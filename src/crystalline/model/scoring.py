@@ -6,13 +6,18 @@ Bits per byte does not depend on the tokenizer, so models with different vocabul
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from crystalline.model.transformer import IGNORE, Transformer
 from crystalline.tokens.tokenizer import Tokenizer
+
+LOGITS_AT_ONCE = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -44,14 +49,27 @@ def score(model: Transformer, tokens: np.ndarray, token_bytes: np.ndarray, batch
     tokens: (n,) with n >= 2. token_bytes: (V,) length in bytes of each token; special tokens have 0.
     Windows do not overlap, so tokens early in a window have little to go by: a slightly pessimistic, fast measure.
     """
-    context = model.shape.context
-    targets = tokens[1:].astype(np.int64)
-    windows = -(-len(targets) // context)
-    inputs = np.zeros((windows, context), np.int64)
-    wanted = np.full((windows, context), IGNORE, np.int64)
-    inputs.reshape(-1)[: len(targets)], wanted.reshape(-1)[: len(targets)] = tokens[:-1], targets
-    total = 0.0
-    for first in range(0, windows, batch):
-        rows = slice(first, first + batch)
-        total += float(model.loss(torch.from_numpy(inputs[rows]), torch.from_numpy(wanted[rows])))
-    return Score(total / len(targets), len(targets), int(token_bytes[targets].sum()))
+    total = sum(float(model.loss(*pair)) for pair in _windows(model, tokens, batch))
+    return Score(total / (len(tokens) - 1), len(tokens) - 1, int(token_bytes[tokens[1:].astype(np.int64)].sum()))
+
+
+@torch.inference_mode()
+def losses(model: Transformer, tokens: np.ndarray) -> np.ndarray:
+    """(n - 1,) fp32: what each of these predictions costs, in nats; see `score`."""
+    batch = max(1, LOGITS_AT_ONCE // (model.shape.context * model.shape.vocabulary))
+    parts = [
+        F.cross_entropy(model(inputs).flatten(0, 1), wanted.flatten(), ignore_index=IGNORE, reduction="none")
+        for inputs, wanted in _windows(model, tokens, batch)
+    ]
+    found: np.ndarray = torch.cat(parts)[: len(tokens) - 1].numpy()
+    return found
+
+
+def _windows(model: Transformer, tokens: np.ndarray, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """(at most `batch`, T) inputs and targets, in order; those missing in the last window are IGNORE."""
+    context, count = model.shape.context, len(tokens) - 1
+    size = -(-count // context) * context
+    inputs, wanted = np.zeros(size, np.int64), np.full(size, IGNORE, np.int64)
+    inputs[:count], wanted[:count] = tokens[:-1], tokens[1:]
+    split = (torch.from_numpy(side).view(-1, context).split(batch) for side in (inputs, wanted))
+    return zip(*split, strict=True)

@@ -292,7 +292,7 @@ class Transformer(nn.Module):
     def _place(self, tokens: Tensor, cache: KVCache | None) -> Place:
         start = cache.length if cache is not None else 0
         end = start + tokens.shape[1]
-        values = {int(layer): F.embedding(tokens, table) for layer, table in self.values.items()}
+        values = {int(layer): operations.look_up(tokens, table) for layer, table in self.values.items()}
         ngrams = None
         if self.ngrams is not None:
             before = torch.zeros_like(tokens[:, :1]) if cache is None else cache.last_token

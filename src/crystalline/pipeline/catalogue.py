@@ -7,7 +7,7 @@ from typing import Any
 
 from crystalline.errors import UserError
 from crystalline.events import read
-from crystalline.model import store
+from crystalline.model import checkpoints
 from crystalline.model.shape import Shape
 from crystalline.run_folder import RunFolder
 
@@ -30,11 +30,11 @@ def _entry(path: Path) -> dict[str, Any]:
     }  # fmt: skip
     try:
         run = RunFolder.open(path)
-        folders = store.checkpoint_folders(run)
+        folders = checkpoints.checkpoint_folders(run)
         if folders:
-            recipe = store.read_recipe(folders[0])
+            recipe = checkpoints.read_recipe(folders[0])
             entry["parameters"] = Shape(**recipe["shape"]).parameters
-            entry["step"] = store.step_of(folders[0])
+            entry["step"] = checkpoints.step_of(folders[0])
             entry["steps"] = recipe["settings"]["training"]["steps"]
             for event in read(run.events, "training.evaluation"):
                 entry["bits_per_byte"] = event["bits_per_byte"]

@@ -18,7 +18,7 @@ import numpy as np
 from crystalline import __version__
 from crystalline.errors import UserError
 from crystalline.events import read
-from crystalline.model import store
+from crystalline.model import checkpoints, store
 from crystalline.model.shape import Shape
 from crystalline.pipeline import page, spheres
 from crystalline.pipeline.curves import Course
@@ -165,7 +165,7 @@ def _shape(recipe: dict[str, Any] | None) -> dict[str, int]:
 def _weights(run: RunFolder) -> tuple[str, str]:
     """The newest whole checkpoint's name, and the hash of its weights."""
     try:
-        folder = store.newest_whole(run)
+        folder = checkpoints.newest_whole(run)
         return (folder.name, store.weights_hash(store.read_weights(folder))) if folder else ("", "")
     except UserError as error:
         return "", f"not known: {error.why}"

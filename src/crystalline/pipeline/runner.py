@@ -26,7 +26,7 @@ from crystalline.corpus.stage import iterate, source_fingerprint
 from crystalline.errors import EXIT_DAMAGED, EXIT_USAGE, UserError
 from crystalline.evaluation.held_out import held_out_score
 from crystalline.events import EventLog
-from crystalline.model import store
+from crystalline.model import checkpoints
 from crystalline.pipeline import tensorboard
 from crystalline.run_folder import RunFolder, damage, new_folder, read_json, reporting_os_errors, seal, write_json
 from crystalline.settings import Settings, load, to_toml
@@ -85,7 +85,7 @@ def settings_of(run: RunFolder, overrides: dict[str, Any] | None = None) -> Sett
 
 def prepare(run: RunFolder, settings: Settings, events: EventLog) -> TextFacts:
     """Do what is missing before training can start. The caller holds the run's lock."""
-    newest = store.newest_whole(run)
+    newest = checkpoints.newest_whole(run)
     if newest is not None:
         _warn_of_new_text(run, settings)
         _mend(run, newest)
@@ -318,13 +318,13 @@ def _recipe(
     asked = settings.model_dump(include=sections, exclude={"training": {"workers", "tensorboard"}})
     if run.recipe.exists():
         saved = read_json(run.recipe)
-        newest = store.newest_whole(run)
+        newest = checkpoints.newest_whole(run)
         if newest is not None:
             recipe = Recipe.from_json(saved)
             check_same(recipe, settings)
             _warn_of_other_machine(saved["machine"], machine(recipe.device))
             recipe = with_free_settings(recipe, settings)
-            return _with_length(run, recipe, settings, store.step_of(newest))
+            return _with_length(run, recipe, settings, checkpoints.step_of(newest))
         if saved["asked"] == asked and saved["text"] == text.identity:
             return with_free_settings(Recipe.from_json(saved), settings)
     made = make_plan(settings, text)
@@ -382,7 +382,7 @@ def _steps_asked_for(settings: Settings, recipe: Recipe) -> int | None:
 def evaluate(root: str | Path) -> dict[str, Any]:
     """Cross-entropy, perplexity and bits per byte of the run's newest model on all of its held-out text."""
     folder = RunFolder.open(root)
-    result = held_out_score(folder, store.find(folder.root))
+    result = held_out_score(folder, checkpoints.find(folder.root))
     with reporting_os_errors(f"write to {folder.evaluation}"):
         folder.evaluation.mkdir(exist_ok=True)
         write_json(folder.evaluation / f"{result['checkpoint']}.json", result)

@@ -66,13 +66,15 @@ def propose(
     least_count: int = 20,
     least_fit: float | None = None,
     least_gain: float = 3.0,
+    least_fit_alone: float | None = None,
 ) -> list[Proposal]:
     """Changes of roots that the learned geometry asks for, best first; together they leave all codes different.
 
     vectors: (V, D) of the model's folded embedding. counts: (V,) how often each token occurs; what is rarer than
     `least_count` has no vector worth believing, and neither moves nor counts for a family. Without counts all do.
     least_fit: standard deviations by which a token must fit its new family; default: what no pair in random vectors
-    is expected to reach, and a half more. least_gain: by how much more than it fits its own.
+    is expected to reach, and a half more. least_gain: by how much more than it fits its own. least_fit_alone: instead
+    of both for a token that is a family by itself; the same default.
     A token keeps its visible operators (space, case, signs); of suffixes it gets none or the one that fits best.
     Raises ValueError when vectors or counts are not those of V tokens, or are not finite.
     """
@@ -83,12 +85,14 @@ def propose(
     if not np.isfinite(vectors).all():
         raise ValueError("the vectors have values that are no numbers")
     geometry = _Geometry(np.asarray(vectors, dtype=np.float32), codes, np.flatnonzero(seen >= least_count))
-    if least_fit is None:
-        least_fit = 0.5 + math.sqrt(2 * math.log(max(2, len(geometry.tokens) * len(geometry.roots))))
+    improbable = 0.5 + math.sqrt(2 * math.log(max(2, len(geometry.tokens) * len(geometry.roots))))
+    least_fit = improbable if least_fit is None else least_fit
+    least_fit_alone = improbable if least_fit_alone is None else least_fit_alone
+    chance = math.sqrt(2 * math.log(max(2, len(geometry.roots))))  # what some family fits anything by
     wishes = [
-        (fit - (own or 0.0), token, place, fit, own)
+        (fit - (chance if own is None else own), token, place, fit, own)
         for token, place, fit, own in geometry.best_families()
-        if fit >= least_fit and (own is None or fit - own >= least_gain)
+        if (fit >= least_fit_alone if own is None else fit >= least_fit and fit - own >= least_gain)
     ]
     wishes.sort(key=lambda wish: (-wish[0], wish[1]))
     wishes = wishes[:at_most]

@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from crystalline.errors import EXIT_SYSTEM, UserError
-from crystalline.model import store
+from crystalline.model import checkpoints, store
 from crystalline.run_folder import (
     RunFolder,
     damage,
@@ -79,10 +79,10 @@ def save(
 
     Raises UserError (exit code 5) when the disk does not take it; earlier checkpoints are then untouched.
     """
-    folder = run.checkpoints / store.checkpoint_name(step)
+    folder = run.checkpoints / checkpoints.checkpoint_name(step)
     with reporting_os_errors(f"save the checkpoint {folder}"), new_folder(folder) as part:
         try:
-            save_file(parameters.named(), part / store.WEIGHTS)
+            save_file(parameters.named(), part / checkpoints.WEIGHTS)
             tensors = {f"{i}.{name}": t for i, o in enumerate(optimizers) for name, t in o.state.items()}
             save_file(tensors, part / OPTIMIZER)
         except SafetensorError as error:  # the library's wrapping of an OSError
@@ -93,7 +93,7 @@ def save(
                 EXIT_SYSTEM,
             ) from error
         write_json(part / STATE, {"step": step, **state})
-        write_json(part / store.RECIPE, recipe)
+        write_json(part / checkpoints.RECIPE, recipe)
         for file in sorted(run.tokenizer.glob("*.json")):
             shutil.copy(file, part / file.name)
         if codes is not None:
@@ -104,7 +104,7 @@ def save(
 
 def prune(run: RunFolder, step: int, retention: Retention) -> None:
     """Remove the checkpoints that need not stay, seen from `step`; two whole ones always stay."""
-    folders = {store.step_of(folder): folder for folder in store.checkpoint_folders(run)}
+    folders = {checkpoints.step_of(folder): folder for folder in checkpoints.checkpoint_folders(run)}
     # Those of later steps are damaged or given up, or training would have gone on from them: they must not push out
     # good ones.
     staying = retention.staying([s for s in folders if s <= step])
@@ -120,12 +120,12 @@ def prune(run: RunFolder, step: int, retention: Retention) -> None:
 
 def mark_best(run: RunFolder, step: int | None) -> None:
     """Let `checkpoints/best` lead to the checkpoint of `step`; None, or one that is not there: to none."""
-    link = run.checkpoints / store.BEST
+    link = run.checkpoints / checkpoints.BEST
     with reporting_os_errors(f"write to {run.checkpoints}"):
-        if step is None or not (run.checkpoints / store.checkpoint_name(step)).exists():
+        if step is None or not (run.checkpoints / checkpoints.checkpoint_name(step)).exists():
             link.unlink(missing_ok=True)
         else:
-            replace_link(link, store.checkpoint_name(step))
+            replace_link(link, checkpoints.checkpoint_name(step))
 
 
 def restore(folder: Path, parameters: FlatParameters, optimizers: list[RangeOptimizer]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from crystalline import __version__
 from crystalline.errors import UserError
-from crystalline.model import store
+from crystalline.model import checkpoints
 from crystalline.run_folder import SEAL, RunFolder, reporting_os_errors
 from crystalline.training.link import Link, Lost, Ranks
 from crystalline.training.node_zero import LocalTeam, Stopped, Wanted
@@ -191,11 +191,11 @@ class Meeting:
         """
         value, step = self.link.say((recipe.to_json(), step) if recipe else None)
         agreed = Recipe.from_json(value)
-        checkpoints = store.checkpoint_folders(self.run)
+        folders = checkpoints.checkpoint_folders(self.run)
         every = self.link.collect(
             {
                 "text": _text(self.run),
-                "step": store.step_of(checkpoints[0]) if checkpoints else 0,
+                "step": checkpoints.step_of(folders[0]) if folders else 0,
                 "machine": machine(agreed.device) | {"crystalline": __version__},
             }
         )

@@ -42,17 +42,22 @@ class ExactSum:
     def add(self, pieces: Iterable[tuple[int, Tensor]], scale: float = 1.0) -> float:
         """Add a gradient, given as (offset, tensor of 16 or 32 bits) pieces on this sum's device; its norm.
 
+        A piece may be sparse (COO): then it is a table, of which it has only the rows that were looked up.
         scale: a power of two, that the pieces are too large by; dividing by it is exact.
         A norm that is not finite or above LARGEST_NORM says that the sum is of no use any more.
         """
         began = time.perf_counter()
         unit = 2.0**FRACTION_BITS / scale
-        squares = math.fsum(self._add(offset, piece.reshape(-1), unit) for offset, piece in pieces)
+        squares = math.fsum(
+            self._add_rows(offset, piece.coalesce(), unit) if piece.is_sparse else self._add(offset, piece, unit)
+            for offset, piece in pieces
+        )
         self.seconds += time.perf_counter() - began
         return math.sqrt(squares) / scale
 
     def _add(self, offset: int, piece: Tensor, unit: float) -> float:
         """Add one piece, times `unit`; the sum of its squares."""
+        piece = piece.reshape(-1)
         place = self.total[offset : offset + piece.numel()]
         kernels = library.usable(piece)
         if kernels is not None:
@@ -63,6 +68,16 @@ class ExactSum:
             squares += float(torch.linalg.vector_norm(part, dtype=torch.float64)) ** 2
             place[start : start + size] += (part * unit).long()  # toward zero
         return squares
+
+    def _add_rows(self, offset: int, piece: Tensor, unit: float) -> float:
+        """Add the rows of a coalesced sparse piece."""
+        places, rows = piece.indices()[0], piece.values()
+        table = self.total[offset : offset + piece.numel()].view(piece.shape)
+        kernels = library.usable(rows)
+        if kernels is not None:
+            return float(library.call(kernels, "add_exact_rows", rows.dtype, rows, places, table, *rows.shape, unit))
+        table[places] += (rows.float() * unit).long()
+        return float(torch.linalg.vector_norm(rows, dtype=torch.float64)) ** 2
 
 
 def combine(totals: Sequence[Tensor], gradient: Tensor) -> float:

@@ -19,7 +19,7 @@ import numpy as np
 
 from crystalline.errors import EXIT_DAMAGED, EXIT_USAGE, Interrupted, UserError
 from crystalline.events import EventLog
-from crystalline.model import store
+from crystalline.model import checkpoints
 from crystalline.model.generation import visible
 from crystalline.model.objective import Objective
 from crystalline.model.transformer import build
@@ -415,9 +415,9 @@ class Trainer:
     def resume(self, before: float = math.inf) -> None:
         """Continue from the newest whole checkpoint of a step under `before`, if there is one; else from step 0."""
         if before == math.inf:
-            found = store.newest_whole(self.run)
+            found = checkpoints.newest_whole(self.run)
         else:
-            folders = (f for f in store.checkpoint_folders(self.run) if store.step_of(f) < before)
+            folders = (f for f in checkpoints.checkpoint_folders(self.run) if checkpoints.step_of(f) < before)
             found = next((folder for folder in folders if not damage(folder)), None)
         if found is not None or self.step > 0:
             self._restore(found)
@@ -462,7 +462,7 @@ class Trainer:
                 "of this one stay usable",
             )
         self._wait_for_the_scribe(stop, events)
-        folder = self.run.checkpoints / store.checkpoint_name(guard.anchor)
+        folder = self.run.checkpoints / checkpoints.checkpoint_name(guard.anchor)
         problem = damage(folder) if guard.anchor else ""
         if problem:
             if guard.anchor == self.computed_again:

@@ -118,14 +118,15 @@ class WorkingCopy:
         self.model.embedding.hold(self.model.dtype)
 
     def gradients(self) -> Iterator[tuple[int, Tensor]]:
-        """(offset in the flat tensor, gradient) of every parameter that has one."""
+        """(offset in the flat tensor, gradient) of every parameter that has one; see `operations.look_up`."""
         for offset, weight in self._weights:
             if weight.grad is not None:
                 yield offset, weight.grad
 
     def finite(self) -> bool:
         """Whether every number of the gradients is finite."""
-        return bool(torch.stack([gradient.isfinite().all() for _, gradient in self.gradients()]).all())
+        numbers = (g._values() if g.is_sparse else g for _, g in self.gradients())
+        return bool(torch.stack([x.isfinite().all() for x in numbers]).all())
 
 
 def flat_size(model: Transformer) -> int:
