@@ -43,6 +43,7 @@ VARIANTS = {
     "plain": PLAIN,
     "factors": {},
     "factors, shuffled": {},
+    "factors, better roots": {"training.discover_roots": 3},
     "value embeddings": {**PLAIN, "model.value_embeddings": True},
     "n-gram memory": {**PLAIN, "model.ngram_rows": 20_000},
     "factors, values, n-grams": {"model.value_embeddings": True, "model.ngram_rows": 20_000},

@@ -38,7 +38,7 @@ from crystalline.training.link import Lost, Ranks
 from crystalline.training.node_zero import Alone, LocalTeam, Stopped, Team, Tell, Wanted, Workers
 from crystalline.training.position import PositionResult
 from crystalline.training.recipe import Recipe
-from crystalline.training.roots import RootFinder
+from crystalline.training.roots import DECIDED_ON, RootFinder
 from crystalline.training.schedule import rate_at
 from crystalline.training.scribe import PARTS, Job, Report, Scribe
 from crystalline.training.workspace import Workspace
@@ -318,7 +318,7 @@ class Trainer:
                 "set training.discover_roots = 0",
                 EXIT_USAGE,
             )
-        tokens = held_out.read(0, min(len(held_out), t.evaluate_tokens + 1))
+        tokens = held_out.read(0, min(len(held_out), max(t.evaluate_tokens, DECIDED_ON) + 1))
         counts = np.load(self.run.shards / "counts.npy")
         return RootFinder(self.model, codes, self.tokenizer, tokens, counts, t.discover_roots, self.recipe.steps)
 

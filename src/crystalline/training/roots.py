@@ -28,7 +28,8 @@ AT_MOST = 64  # tokens moved at a time
 # In standard deviations (tokens/discovery.py). Geometry needs only to point at what is worth a try, since held-out text
 # decides between two roots. For a token that is alone nearly any root predicts better than none, so there it is strict.
 LEAST_FIT, LEAST_GAIN = 3.0, 0.5
-LEAST_SEEN = 10  # times in the held-out text, as input or as target, for it to say something of a token
+DECIDED_ON = 65_536  # held-out tokens, at least, if there are so many
+LEAST_SEEN = 10  # places there that a token must have, as input or as target, for them to say something of it
 
 
 class RootFinder:
