@@ -114,6 +114,18 @@ def propose(
         wishes = [wish for wish in wishes if wish[1] in placed]
 
 
+def without_clashes(codes: TokenCodes, proposals: Iterable[Proposal]) -> list[Proposal]:
+    """Those of some proposals that can be applied without the others: whose code is not held by one that stays."""
+    kept = list(proposals)
+    while True:
+        movers = {proposal.token_id for proposal in kept}
+        held = {codes.code(token) for token in range(codes.vocabulary_size) if token not in movers}
+        free = [proposal for proposal in kept if proposal.code not in held]
+        if len(free) == len(kept):
+            return kept
+        kept = free
+
+
 def apply(codes: TokenCodes, proposals: Iterable[Proposal]) -> TokenCodes:
     """The codes with these proposals: exact and all different as before. ValueError when two of them clash."""
     return codes.with_codes({proposal.token_id: proposal.code for proposal in proposals})

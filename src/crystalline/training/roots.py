@@ -25,8 +25,9 @@ from crystalline.tokens.tokenizer import Tokenizer
 from crystalline.training.memory import Field, SharedMemory
 
 AT_MOST = 64  # tokens moved at a time
-# In standard deviations (tokens/discovery.py). Geometry needs only to point at what is worth a try, since held-out text
-# decides between two roots. For a token that is alone nearly any root predicts better than none, so there it is strict.
+# In standard deviations (tokens/discovery.py). Geometry needs only to point at what is worth a try, since held-out
+# text decides between two roots. For a token that is alone nearly any root predicts better than none, so there it is
+# strict.
 LEAST_FIT, LEAST_GAIN = 3.0, 0.5
 DECIDED_ON = 65_536  # held-out tokens, at least, if there are so many
 LEAST_SEEN = 10  # places there that a token must have, as input or as target, for them to say something of it
@@ -89,7 +90,7 @@ class RootFinder:
             facts["tried"].append({"changes": len(taken), "old": float(old.mean()), "new": float(new.mean())})
             if new.sum() <= old.sum():
                 break
-            taken = taken[: len(taken) // 2]
+            taken = discovery.without_clashes(self.codes, taken[: len(taken) // 2])
         if taken:
             self.use(discovery.apply(self.codes, taken))
             with torch.no_grad():
@@ -110,7 +111,7 @@ class RootFinder:
             there = (inputs == proposal.token_id) | (targets == proposal.token_id)
             if there.sum() >= LEAST_SEEN and new[there].sum() < old[there].sum():
                 found.append(proposal)
-        return found
+        return discovery.without_clashes(self.codes, found)
 
     @torch.no_grad()
     def _by_shared_parts(self, moves: list[Proposal]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
