@@ -26,15 +26,15 @@ def quick(**more):
 class MockSite:
     """A running server. Use it in a `with` block.
 
-    folder: for its list of requests.
+    folder: for its list of requests. latency: seconds before it answers.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, latency=0.0):
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "requests.jsonl").touch()
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).parent / "server.py"), str(folder)],
+            [sys.executable, str(Path(__file__).parent / "server.py"), str(folder), str(latency)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.port = int(self.process.stdout.readline())

@@ -1,4 +1,4 @@
-"""The mock site's server, in a process of its own: python server.py FOLDER
+"""The mock site's server, in a process of its own: python server.py FOLDER LATENCY
 
 It prints its port, and writes a line of JSON about each request to FOLDER/requests.jsonl: host, path, when it came,
 how many requests to that host were being answered then, what was asked, the status, and how many bytes of body were
@@ -74,6 +74,7 @@ class Handler(BaseHTTPRequestHandler):
                 reply, body = site.Reply(status=304), b""
         entry["status"], entry["bytes"] = reply.status, len(body)
         self.server.log(entry)  # before the answer: then it is there when the client goes on
+        time.sleep(self.server.latency)
         if reply.trick == "drop":
             self.connection.shutdown(socket.SHUT_RDWR)
             self.close_connection = True
@@ -119,7 +120,8 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, folder):
+    def __init__(self, folder, latency):
+        self.latency = latency
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder, self.site = folder, site.site(self.server_address[1])
         self.requests, self.writing = open(folder / "requests.jsonl", "a", buffering=1), threading.Lock()
@@ -133,7 +135,7 @@ class Server(ThreadingHTTPServer):
 
 
 if __name__ == "__main__":
-    server = Server(Path(sys.argv[1]))
+    server = Server(Path(sys.argv[1]), float(sys.argv[2]))
     print(server.server_address[1], flush=True)
     threading.Thread(target=lambda: (sys.stdin.read(), server.shutdown()), daemon=True).start()
     server.serve_forever()

@@ -75,14 +75,15 @@ def _main(port: int) -> dict[str, Reply]:
     ]  # fmt: skip
     traps = [
         "/flaky", "/busy", "/dropped", "/dropped-once", "/partial", "/partial-once", "/endless", "/trickle",
-        "/loop/a", "/chain/1", "/self", "/charset/header", "/charset/body", "/charset/none", "/bomb", "/gzip", "/many",
-        "/calendar?month=1", "/day/1", "/trap/", "/dup/a", "/dup/b", "/dup/c", "/dup/d", "/dup/e", "/print?of=canon",
-        "/noindex", "/header-noindex", "/for-otherbot", "/nofollow", '<a rel="nofollow" href="/rel-nofollow">x</a>',
-        "/binary", "/noise", "/image.png", "/picture", "/doc.pdf", "/private/page", "/private/allowed", "/missing",
-        "/gone", "/forbidden", "/error", "/empty", "/old-http", "/chunked", "/base", "/refresh", "/moved",
-        "/to-private", f"http://127.0.0.1:{port}/secret", f"http://other.localhost:{port}/",
-        "http://example.com/page", "http://169.254.169.254/latest/meta-data/", f"http://[::1]:{port}/secret", "/to-elsewhere", "/broken-redirect",
-        "/robots.txt", "/upper%2fcase", "/%zz", "/huge-number?n=" + "9" * 3000, "/wrong-gzip",
+        "/loop/a", "/chain/1", "/self", "/charset/header", "/charset/body", "/charset/none", "/bomb", "/gzip",
+        "/many", "/calendar?month=1", "/day/1", "/trap/", "/dup/a", "/dup/b", "/dup/c", "/dup/d", "/dup/e",
+        "/print?of=canon", "/noindex", "/header-noindex", "/for-otherbot", "/nofollow",
+        '<a rel="nofollow" href="/rel-nofollow">x</a>', "/binary", "/noise", "/image.png", "/picture", "/doc.pdf",
+        "/private/page", "/private/allowed", "/missing", "/gone", "/forbidden", "/error", "/empty", "/old-http",
+        "/chunked", "/base", "/refresh", "/moved", "/to-private", f"http://127.0.0.1:{port}/secret",
+        f"http://other.localhost:{port}/", "http://example.com/page", "http://169.254.169.254/latest/meta-data/",
+        f"http://[::1]:{port}/secret", "/to-elsewhere", "/broken-redirect", "/robots.txt", "/upper%2fcase", "/%zz",
+        "/huge-number?n=" + "9" * 3000, "/wrong-gzip",
     ]  # fmt: skip
     feed = '<link rel="alternate" type="application/rss+xml" href="/feed.xml">'
     found["/"] = page("The front page", *sections, *odd, *traps, head=feed)

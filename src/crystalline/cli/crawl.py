@@ -158,9 +158,10 @@ def _flags(args: argparse.Namespace) -> dict[str, Any]:
     given = dict(parse_assignment(text) for text in args.set)
     return given | {
         "crawl.max_pages": args.max_pages, "crawl.depth": args.depth, "crawl.domains": args.domains,
-        "crawl.allow": args.allow, "crawl.deny": args.deny, "crawl.types": args.types, "crawl.sitemaps": args.sitemaps,
-        "crawl.main_text": args.main_text, "crawl.per_host": args.per_host, "crawl.user_agent": args.user_agent,
-        "crawl.contact": args.contact, "crawl.delay": args.delay if args.rate is None else 1 / args.rate,
+        "crawl.allow": args.allow, "crawl.deny": args.deny, "crawl.types": args.types,
+        "crawl.sitemaps": args.sitemaps, "crawl.main_text": args.main_text, "crawl.per_host": args.per_host,
+        "crawl.user_agent": args.user_agent, "crawl.contact": args.contact,
+        "crawl.delay": args.delay if args.rate is None else 1 / args.rate,
     }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from crystalline.corpus.crawl import engine, store
 from crystalline.corpus.crawl.frontier import Frontier, Slot, in_use
 from crystalline.corpus.crawl.worker import Order
 from crystalline.errors import EXIT_BUSY, UserError
-from mock_site import quick
+from mock_site import MockSite, quick
 from mock_site import site_pages as site
 
 ROBOTS = "/robots.txt"
@@ -83,19 +83,26 @@ def check_nothing_lost_or_twice(mock, folder, host, kills):
     return kills
 
 
-def test_killed_three_times(mock, tmp_path):
+@pytest.fixture
+def lazy(tmp_path):
+    """A mock site that takes its time, so that a kill mostly hits a request that is under way."""
+    with MockSite(tmp_path / "lazy", latency=0.03) as found:
+        yield found
+
+
+def test_killed_three_times(lazy, tmp_path):
     """The quick one of proof 22: one request is in flight, so each kill costs at most one page twice."""
-    folder = tmp_path / "crawl"
+    mock, folder = lazy, tmp_path / "crawl"
     facts = kill_and_finish(mock, folder, site.SMALL, 3, seed=1, most_seconds=0.5)
     assert facts["ended"] == "finished"
     check_nothing_lost_or_twice(mock, folder, site.SMALL, 3)
     asked = Counter(request["path"] for request in mock.requests())
-    assert sum(n - 1 for n in asked.values()) <= 3
+    assert 1 <= sum(n - 1 for n in asked.values()) <= 3
 
 
 @pytest.mark.slow
-def test_killed_twenty_times(mock, tmp_path):
-    folder = tmp_path / "crawl"
+def test_killed_twenty_times(lazy, tmp_path):
+    mock, folder = lazy, tmp_path / "crawl"
     kill_and_finish(mock, folder, site.MAIN, 20, seed=2, most_seconds=1.2)
     check_nothing_lost_or_twice(mock, folder, site.MAIN, 20)
     good = Counter(

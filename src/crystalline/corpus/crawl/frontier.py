@@ -804,18 +804,23 @@ class Frontier:
                     "UPDATE urls SET state = 'waiting', slot = 0 WHERE id = ? AND state = 'fetching'", (id_,)
                 )
 
-    def release_dead(self) -> int:
-        """Let what dead workers were fetching wait again; returns how many URLs that were."""
-        slots = [row[0] for row in self.db.execute("SELECT DISTINCT slot FROM urls WHERE state = 'fetching'")]
-        alive = in_use(self.folder) if slots else []
+    def release_dead(self, mine: bool = False) -> int:
+        """Let what dead workers were fetching wait again; returns how many URLs that were.
+
+        mine: also what was fetched under our own number; for the beginning, when that was somebody before us.
+        """
+        rows = self.db.execute("SELECT id, host, slot FROM urls WHERE state = 'fetching'").fetchall()
+        alive = [number for number in in_use(self.folder) if not (mine and number == self.slot)] if rows else []
+        dead = [row for row in rows if row["slot"] not in alive]
         with self.transaction():
-            changed = 0
-            for slot in slots:
-                if slot not in alive:
-                    changed += self.db.execute(
-                        "UPDATE urls SET state = 'waiting', slot = 0 WHERE state = 'fetching' AND slot = ?", (slot,)
-                    ).rowcount
-        return changed
+            for row in dead:
+                self._set(row["id"], state="waiting", slot=0)
+                # Nobody knows when that request ended, so the delay begins now.
+                self.db.execute(
+                    "UPDATE hosts SET ready = max(ready, ? + max(delay, ?)) WHERE id = ?",
+                    (time.time(), self.settings.delay, row["host"]),
+                )
+        return len(dead)
 
     def others_fetch(self) -> bool:
         """Whether another worker is fetching something, which may lead to more."""

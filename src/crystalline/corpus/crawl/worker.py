@@ -51,7 +51,7 @@ def work(order: Order, stopped: Callable[[], bool]) -> dict[str, Any]:
     slot = Slot.take(folder, range(2, SLOTS) if order.join else [1], 0.0 if order.join else LOCK_PATIENCE)
     with reporting(folder):
         frontier = Frontier(folder, create=not order.join, slot=slot.number)
-        frontier.release_dead()
+        frontier.release_dead(mine=True)
         if not order.join:
             settings = Crawl.model_validate(order.settings)
             frontier.begin(order.starts, settings, product_token(order.user_agent), order.again, order.retry)
