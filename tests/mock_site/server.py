@@ -25,6 +25,7 @@ LONG = ("endless", "trickle")  # the client gives up, and the server does not se
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     lock = threading.Lock()
     seen, active = Counter(), Counter()
 

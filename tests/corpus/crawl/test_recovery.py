@@ -1,17 +1,24 @@
 """Killed, stopped, resumed, shared, and crawled again: nothing is lost, nothing comes twice."""
 
+import http.server
 import json
 import os
 import random
 import signal
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from commands import wait_for
 from crystalline.corpus.crawl import engine, store
@@ -27,11 +34,9 @@ ROBOTS = "/robots.txt"
 class Worker:
     """The process that fetches, by itself, so that it can be killed."""
 
-    def __init__(self, folder, starts, join=False, **more):
+    def __init__(self, folder, starts, join=False, program=("-m", "crystalline.corpus.crawl.worker"), **more):
         settings = quick(**more).model_dump(exclude_defaults=True)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "crystalline.corpus.crawl.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        self.process = subprocess.Popen([sys.executable, *program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         order = asdict(Order(str(folder), starts, settings, join=join))
         self.process.stdin.write(json.dumps(order).encode() + b"\n")
         self.process.stdin.flush()
@@ -282,6 +287,74 @@ def test_a_long_wait_is_put_off(mock, crawl):
     assert facts["state"] == "interrupted"
     time.sleep(2)
     assert crawl("dated.localhost", patience=10)["ended"] == "finished"
+
+
+REBINDING = """
+import socket
+real, asked = socket.getaddrinfo, []
+def lookup(host, *more, **options):
+    if host in ("evil.example", b"evil.example"):
+        asked.append(host)
+        host = "93.184.216.34" if len(asked) == 1 else "127.0.0.1"
+    return real(host, *more, **options)
+socket.getaddrinfo = lookup
+from crystalline.corpus.crawl.worker import main
+main()
+"""
+
+
+def test_a_name_that_turns_private_is_not_connected_to(mock, tmp_path):
+    """DNS rebinding, through the real resolver: public when the start URL is judged, loopback when it is fetched."""
+    folder = tmp_path / "crawl"
+    with Worker(folder, [mock.url("evil.example")], program=["-c", REBINDING], retries=0) as worker:
+        assert worker.wait()["ended"] == "finished"
+    assert mock.count() == 0
+    frontier = Frontier(folder)
+    assert [(row["state"], row["reason"]) for row in frontier.matching([])] == [("failed", "private address")]
+
+
+def test_certificates_are_checked(tmp_path):
+    certificate, port = tmp_path / "certificate.pem", 0
+    certificate.write_bytes(_self_signed())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Plain)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    port = server.server_address[1]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        start = [f"https://secure.localhost:{port}/"]
+        facts = engine.crawl(tmp_path / "strict", start, quick())
+        assert (facts["pages"], facts["failed"]) == (0, {"certificate": 1})
+        facts = engine.crawl(tmp_path / "trusting", start, quick(verify_certificates=False))
+        assert facts["pages"] == 1
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class _Plain(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(404 if self.path == ROBOTS else 200)
+        self.send_header("Content-Type", "text/plain")
+        self.end_headers()
+        self.wfile.write(b"text")
+
+    def log_message(self, *_):
+        pass
+
+
+def _self_signed():
+    """A key and a certificate that nobody vouches for, as PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "secure.localhost")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(1))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("secure.localhost")]), critical=False)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return private + made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 def test_a_damaged_file_is_named(tmp_path):

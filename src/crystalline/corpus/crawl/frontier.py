@@ -37,6 +37,7 @@ SLOTS = 64  # most workers on one crawl
 STATES = ("waiting", "fetching", "done", "redirect", "skipped", "failed", "gone")
 SETTLED = ("done", "redirect", "failed", "gone")
 ROBOTS_FIRST, MAPS_FIRST = 1e9, 1e6  # scores
+NO_ROBOTS = "no robots.txt"  # it is there, and cannot be read
 HOST_GIVES_UP = 20  # connections in a row that came to nothing
 LONGEST_BACKOFF = 300.0  # seconds
 HOSTS_LOOKED_AT = 200  # when the next URL is chosen
@@ -546,7 +547,7 @@ class Frontier:
         """Let the robots.txt of a site be fetched, unless it is known. anew: or could not be read."""
         row = self.db.execute("SELECT origin, valid FROM sites WHERE id = ?", (site,)).fetchone()
         url = f"{row['origin']}/robots.txt"
-        known = self.db.execute("SELECT id, state, kind, attempts FROM urls WHERE url = ?", (url,)).fetchone()
+        known = self.db.execute("SELECT id, state, kind, reason, status FROM urls WHERE url = ?", (url,)).fetchone()
         if known is None:
             self.db.execute(
                 "INSERT INTO urls (url, host, site, kind, state, depth, score, tie, found) "
@@ -554,7 +555,7 @@ class Frontier:
                 (url, self._host(urls.host(url)), site, ROBOTS_FIRST, urls.tie(url), now),
             )
         elif known["state"] == "failed" and known["kind"] == "robots" and not anew:
-            self._fail_all("site", site, "no robots.txt")
+            self._fail_all("site", site, known["reason"] if not known["status"] else NO_ROBOTS)
         elif known["kind"] != "robots" or (row["valid"] <= now and known["state"] not in ("waiting", "fetching")):
             self._set(
                 known["id"], kind="robots", state="waiting", reason="", score=ROBOTS_FIRST, attempts=0, ready=0,
@@ -769,7 +770,7 @@ class Frontier:
         else:
             self._settle(row, "failed", failure.reason, failure.status, now)
             if row["kind"] == "robots":  # RFC 9309: as long as it cannot be read, nothing is allowed
-                self._fail_all("site", row["site"], "no robots.txt")
+                self._fail_all("site", row["site"], NO_ROBOTS if failure.status else failure.reason)
         host = self.db.execute("SELECT failures FROM hosts WHERE id = ?", (row["host"],)).fetchone()
         if host["failures"] >= HOST_GIVES_UP:
             self._fail_all("host", row["host"], "no answer")

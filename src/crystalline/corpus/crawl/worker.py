@@ -25,7 +25,7 @@ from crystalline.corpus.crawl.robots import product_token
 from crystalline.errors import UserError
 from crystalline.settings import Crawl
 
-LOCK_PATIENCE = 15.0  # seconds for a worker that is just ending
+LOCK_PATIENCE = 3.0  # seconds for a worker that is just ending
 
 
 @dataclass(frozen=True)
