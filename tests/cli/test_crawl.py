@@ -176,6 +176,13 @@ def test_lists_that_cannot_be_imported(cllm, docs, tmp_path):
     assert "did you mean 'done'" in err
 
 
+@pytest.mark.parametrize("words", [("crawl", "status"), ("crawl", "urls"), ("crawl", "urls", "block")])
+def test_the_verbs_of_the_verb_are_explained(cllm, words):
+    code, out, err = cllm(*words, "--help")
+    assert (code, err) == (EXIT_OK, "")
+    assert out.startswith(f"usage: cllm {' '.join(words)}")
+
+
 def test_the_live_view():
     facts = {
         "folder": "docs", "state": "crawling", "found": 1234, "pages": 250, "bytes": 2_000_000, "waiting": 740,

@@ -20,7 +20,7 @@ EXAMPLES = """examples:
   cllm crawl --into docs --again                               look at all pages anew; only what changed is fetched
   cllm crawl https://example.org --into my-model               for a run: its settings are those of the run, [crawl]
   cllm crawl status docs                                       how far it is
-  cllm crawl urls list docs --state skipped                    its URLs; see cllm crawl urls --help"""
+  cllm crawl urls list docs                                    its URLs; see cllm crawl urls --help"""
 # Verbs of its own: word -> (module, one line of help).
 ACTIONS = {
     "status": ("crawl_status", "how far a crawl is"),
