@@ -117,7 +117,7 @@ def test_orders_about_urls(cllm, mock, docs, tmp_path):
     assert cllm("crawl", mock.url("none.localhost"), "--into", other, *QUICK, "-q")[0] == EXIT_OK
     found = len(file.read_text().splitlines()) - 1
     assert urls("import", other, file) == f"{found} of {found} URLs are new, and 1 rules were read\n"
-    rows = {row["url"]: row["reason"] for row in Frontier(other).matching([])}
+    rows = {row["url"]: row["reason"] for row in Frontier(other).rows()}
     assert rows[mock.url(site.SMALL, "/page/1")] == "private address"  # still judged by where this crawl may go
     plain = tmp_path / "plain.txt"
     plain.write_text(f"# mine\n{mock.url('none.localhost', '/x')}\n\n{mock.url('none.localhost', '/one')}\n")

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +110,7 @@ def _list(frontier: Frontier, args: argparse.Namespace) -> None:
         raise UserError(
             f"there is no state '{args.state}'", "it is not in the list", suggest(args.state, STATES), EXIT_USAGE
         )
-    rows = frontier.matching(_parsed(args), args.state)[: args.limit]
+    rows = islice(frontier.rows(_parsed(args), args.state), args.limit)
     if args.json:
         output.print_json([_entry(row) for row in rows])
         return
@@ -128,7 +129,7 @@ def _add(frontier: Frontier, args: argparse.Namespace) -> None:
     wanted = [start_url(text) for text in args.urls]
     new = frontier.add(wanted)
     _say(args, f"{new:,} URLs are new, {len(wanted) - new:,} were known")
-    for row in (row for row in frontier.matching([]) if row["url"] in wanted and row["state"] == "skipped"):
+    for row in (row for row in frontier.rows() if row["url"] in wanted and row["state"] == "skipped"):
         _say(args, f"{row['url']} is skipped: {row['reason']}")
 
 
@@ -182,7 +183,7 @@ def _domains(frontier: Frontier, args: argparse.Namespace) -> None:
 
 
 def _export(frontier: Frontier, args: argparse.Namespace) -> None:
-    entries = [*_rule_entries(frontier), *(_entry(row) for row in frontier.matching([]))]
+    entries = [*_rule_entries(frontier), *(_entry(row) for row in frontier.rows())]
     text = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
     if args.file == "-":
         print(text, end="")

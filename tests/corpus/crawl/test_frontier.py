@@ -36,7 +36,7 @@ class World:
         self.settings = Crawl(**{"delay": 1.0, "backoff": 1.0, **settings})
         self.begin(*(starts or [f"{HOST}/"]))
 
-    def begin(self, *starts, again=None, retry=False, **settings):
+    def begin(self, *starts, again=False, retry=False, **settings):
         self.settings = self.settings.model_copy(update=settings)
         self.frontier.begin(starts, self.settings, "crystalline", again, retry)
 
@@ -71,7 +71,7 @@ class World:
         return order
 
     def states(self):
-        return {row["url"].removeprefix(HOST): (row["state"], row["reason"]) for row in self.frontier.matching([])}
+        return {row["url"].removeprefix(HOST): (row["state"], row["reason"]) for row in self.frontier.rows()}
 
 
 @pytest.fixture
@@ -107,8 +107,8 @@ def test_the_longest_not_looked_at_comes_first_when_looking_again(world, tmp_pat
     now = time.time()
     for path, days in (("/", 1), ("/a", 1), ("/b", 4), ("/c", 2)):
         made.frontier.db.execute("UPDATE urls SET checked = ? WHERE url = ?", (now - days * 86_400, HOST + path))
-    made.begin(again=now)
-    scores = {row["url"].removeprefix(HOST): row["score"] for row in made.frontier.matching([])}
+    made.begin(again=True)
+    scores = {row["url"].removeprefix(HOST): row["score"] for row in made.frontier.rows()}
     for path, days, depth in (("/", 1, 0), ("/a", 1, 1), ("/b", 4, 1), ("/c", 2, 1)):
         assert scores[path] == pytest.approx(50 * (1 - math.exp(-0.5 * days)) - 5 * depth, abs=1e-3)
     made.now = now
@@ -184,7 +184,7 @@ def test_depths_do_not_depend_on_the_order(world, tmp_path):
     made = world(depth=3)
     order = made.crawl(web)
     assert set(order) == {"/", "/a", "/b", "/c", "/far/and/deep", "/d", "/e"}
-    depths = {row["url"].removeprefix(HOST): row["depth"] for row in made.frontier.matching([])}
+    depths = {row["url"].removeprefix(HOST): row["depth"] for row in made.frontier.rows()}
     assert (depths["/d"], depths["/e"]) == (2, 3)
 
 

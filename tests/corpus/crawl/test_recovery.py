@@ -24,7 +24,7 @@ from commands import wait_for
 from crystalline.corpus.crawl import engine, store
 from crystalline.corpus.crawl.frontier import Frontier, Slot, in_use
 from crystalline.corpus.crawl.worker import Order
-from crystalline.errors import EXIT_BUSY, UserError
+from crystalline.errors import EXIT_BUSY, EXIT_SYSTEM, UserError
 from mock_site import MockSite, quick
 from mock_site import site_pages as site
 
@@ -237,7 +237,7 @@ def test_again_goes_on_where_it_was_killed(mock, crawl, tmp_path):
         assert nothing_to_do.wait()["ended"] == "finished"
     assert mock.count() == before
     frontier = Frontier(crawl.folder)
-    frontier.begin([], quick(), "crystalline", again=time.time(), retry=False)
+    frontier.begin([], quick(), "crystalline", again=True, retry=False)
     waiting = frontier.db.execute("SELECT count(*) FROM urls WHERE state = 'waiting'").fetchone()[0]
     frontier.db.execute("UPDATE urls SET state = 'done', checked = ? WHERE url LIKE '%/page/1%'", (time.time(),))
     frontier.close()
@@ -310,7 +310,7 @@ def test_a_name_that_turns_private_is_not_connected_to(mock, tmp_path):
         assert worker.wait()["ended"] == "finished"
     assert mock.count() == 0
     frontier = Frontier(folder)
-    assert [(row["state"], row["reason"]) for row in frontier.matching([])] == [("failed", "private address")]
+    assert [(row["state"], row["reason"]) for row in frontier.rows()] == [("failed", "private address")]
 
 
 def test_certificates_are_checked(tmp_path):
@@ -355,6 +355,26 @@ def _self_signed():
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return private + made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+SMALL_DISK = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, resource.RLIM_INFINITY))
+from crystalline.corpus.crawl.worker import main
+main()
+"""
+
+
+def test_a_full_disk_loses_nothing(mock, tmp_path):
+    folder = tmp_path / "crawl"
+    with Worker(folder, [mock.url(site.SMALL)], program=["-c", SMALL_DISK]) as worker:
+        what, _, fix, code = worker.wait()["error"]
+    assert what == f"could not write the crawl in {folder}"
+    assert "it goes on" in fix
+    assert code == EXIT_SYSTEM
+    assert 0 < len(list(store.pages(folder))) < site.SMALL_PAGES
+    assert engine.crawl(folder, [mock.url(site.SMALL)], quick())["ended"] == "finished"
+    check_nothing_lost_or_twice(mock, folder, site.SMALL, 0)
 
 
 def test_a_damaged_file_is_named(tmp_path):

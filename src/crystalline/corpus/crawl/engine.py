@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import crystalline
 from crystalline import __version__
 from crystalline.corpus.crawl import standing, urls
 from crystalline.corpus.crawl.frontier import Frontier
@@ -22,7 +23,6 @@ from crystalline.errors import EXIT_USAGE, UserError
 from crystalline.settings import Crawl
 
 LOOK_SECONDS = 0.2
-DAY = 86_400.0
 
 
 def start_url(text: str) -> str:
@@ -63,13 +63,18 @@ def crawl(
     Raises UserError.
     """
     Scope(settings, [])  # rules that cannot be read are told of now
-    older = None if settings.again_after is None else time.time() - settings.again_after * DAY
     order = Order(
         str(folder), list(starts), settings.model_dump(exclude_defaults=True), user_agent(settings),
-        time.time() if again else older, retry, join, verbose,
+        again, retry, join, verbose,
     )  # fmt: skip
-    command = [sys.executable, "-m", "crystalline.corpus.crawl.worker"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    # The package is found where ours is, and nothing in the current folder is taken for a module (-P).
+    path = os.pathsep.join(
+        filter(None, [str(Path(crystalline.__file__).parent.parent), os.environ.get("PYTHONPATH")])
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "crystalline.corpus.crawl.worker"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
     assert process.stdin is not None
     assert process.stdout is not None
     frontier: Frontier | None = None

@@ -380,11 +380,12 @@ class Frontier:
         self.put("orders", self.get("orders", 0) + 1)
         self._load()
 
-    def begin(self, starts: Sequence[str], settings: Crawl, agent: str, again: float | None, retry: bool) -> None:
+    def begin(self, starts: Sequence[str], settings: Crawl, agent: str, again: bool, retry: bool) -> None:
         """Make ready to crawl: new, or going on.
 
         starts: start URLs to add, in normal form. agent: our product token. retry: try again what failed.
-        again: look again at what was last looked at before this time, unless such a round is under way already.
+        again: look at everything anew; when such a round is under way already, go on with that one. Without it at
+        what is older than `settings.again_after`.
         """
         from crystalline.corpus.crawl.addresses import is_local
 
@@ -403,8 +404,11 @@ class Frontier:
             for url in known + new:
                 self._add(url, 0, now=now)
             self.reconsider()
-            if again is not None and self.get("ended", "") in ("finished", "full"):
-                self._look_again(again, now)
+            if again:
+                self.put("again", self.get("again") or now)  # until this round has ended
+                self._look_again(self.get("again"), now)
+            elif settings.again_after is not None:
+                self._look_again(now - settings.again_after * DAY, now)
             nothing = not self.db.execute("SELECT 1 FROM urls WHERE hash IS NOT NULL LIMIT 1").fetchone()
             if retry or nothing:
                 self.db.execute(f"UPDATE urls SET {_WAITING_ANEW} WHERE state = 'failed'")
@@ -412,6 +416,15 @@ class Frontier:
             self._ask_robots(now, anew=True)
             if self.may_go_on():
                 self.put("ended", "")
+
+    def end(self) -> str:
+        """Nothing is left to do: note it. Returns "finished", or "full" when no more pages are wanted."""
+        waiting = self.db.execute("SELECT 1 FROM urls WHERE state = 'waiting' LIMIT 1").fetchone()
+        ended = "full" if waiting else "finished"
+        with self.transaction():
+            self.put("ended", ended)
+            self.put("again", None)
+        return ended
 
     def may_go_on(self) -> bool:
         """Whether anything waits that may be fetched, now or later."""
@@ -434,10 +447,17 @@ class Frontier:
 
     def reconsider(self) -> None:
         """Judge anew, by the settings, robots.txt and rules of now, every URL that waits or was skipped unasked."""
-        rows = self.db.execute(
-            "SELECT id, url, depth, site, kind, hops, state, reason, hash FROM urls WHERE kind <> 'robots' AND "
-            "(state = 'waiting' OR (state = 'skipped' AND (checked = 0 OR reason = ?)))", (scopes.BLOCKED,)
-        ).fetchall()  # fmt: skip
+        last = -1
+        while rows := self.db.execute(  # not all at once: there may be millions
+            "SELECT id, url, depth, site, kind, hops, state, reason, hash FROM urls "
+            "WHERE id > ? AND kind <> 'robots' "
+            "AND (state = 'waiting' OR (state = 'skipped' AND (checked = 0 OR reason = ?))) ORDER BY id LIMIT 10000",
+            (last, scopes.BLOCKED),
+        ).fetchall():
+            last = rows[-1]["id"]
+            self._reconsider(rows)
+
+    def _reconsider(self, rows: Iterable[sqlite3.Row]) -> None:
         for row in rows:
             if row["state"] == "skipped" and row["reason"] in (scopes.NO_FOLLOW, scopes.TOO_MANY_QUERIES):
                 continue
@@ -471,7 +491,8 @@ class Frontier:
         with self.transaction():
             for url in found:
                 self._add(url, depth, now=time.time())
-            self.put("ended", "")
+            if self.may_go_on():
+                self.put("ended", "")
         return self.found() - before
 
     def _add(
@@ -861,16 +882,16 @@ class Frontier:
 
     # --- orders of the user ---------------------------------------------------------------------------
 
-    def matching(self, rules: Sequence[Rule], state: str = "") -> list[sqlite3.Row]:
+    def rows(self, rules: Sequence[Rule] = (), state: str = "") -> Iterator[sqlite3.Row]:
         """The URLs that one of the rules matches (all without rules), by URL; without robots.txt."""
         condition, values = ("AND state = ?", (state,)) if state else ("", ())
-        rows = self.db.execute(f"SELECT * FROM urls WHERE kind <> 'robots' {condition} ORDER BY url", values)
-        return [row for row in rows if not rules or scopes.any_of(rules, row["url"])]
+        found = self.db.execute(f"SELECT * FROM urls WHERE kind <> 'robots' {condition} ORDER BY url", values)
+        return (row for row in found if not rules or scopes.any_of(rules, row["url"]))
 
     def remove(self, rules: Sequence[Rule]) -> int:
         """Forget URLs and their pages; returns how many. One that is linked will be found again."""
         with self.transaction():
-            rows = self.matching(rules)
+            rows = list(self.rows(rules))
             for row in rows:
                 self.db.execute("DELETE FROM urls WHERE id = ?", (row["id"],))
                 self.db.execute("DELETE FROM history WHERE url = ?", (row["id"],))
@@ -885,7 +906,7 @@ class Frontier:
             self.db.executemany(
                 "INSERT OR IGNORE INTO rules VALUES ('block', ?, ?, 0)", [(r.kind, r.text) for r in rules]
             )
-            rows = [row for row in self.matching(rules) if row["reason"] != scopes.BLOCKED]
+            rows = [row for row in list(self.rows(rules)) if row["reason"] != scopes.BLOCKED]
             for row in rows:
                 self._set(row["id"], state="skipped", reason=scopes.BLOCKED, slot=0)
             self._changed()
@@ -930,7 +951,7 @@ class Frontier:
                 if amount:
                     self.db.execute("INSERT INTO rules VALUES ('priority', ?, ?, ?)", (rule.kind, rule.text, amount))
             self._changed()
-            rows = self.matching(rules)
+            rows = list(self.rows(rules))
             for row in rows:
                 new = sum(value for rule, value in self._priorities if rule.matches(row["url"]))
                 self._set(row["id"], priority=new, score=row["score"] - row["priority"] + new)

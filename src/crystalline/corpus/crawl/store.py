@@ -21,7 +21,8 @@ WITH stored AS (
   SELECT * FROM urls WHERE hash IS NOT NULL AND kind = 'page' AND reason <> '{BLOCKED}'
 ), own AS (
   SELECT * FROM stored s WHERE s.canonical IN ('', s.url) OR NOT EXISTS
-    (SELECT 1 FROM stored c WHERE c.url = s.canonical AND c.canonical IN ('', c.url))
+    (SELECT 1 FROM urls c WHERE c.url = s.canonical AND c.canonical IN ('', c.url) AND c.hash IS NOT NULL
+     AND c.kind = 'page' AND c.reason <> '{BLOCKED}')
 ), ranked AS (
   SELECT *, row_number() OVER (PARTITION BY hash ORDER BY length(url), url) AS place FROM own
 )

@@ -39,7 +39,7 @@ class Order:
     starts: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     user_agent: str = "crystalline"
-    again: float | None = None
+    again: bool = False
     retry: bool = False
     join: bool = False
     verbose: bool = False
@@ -52,7 +52,9 @@ def work(order: Order, stopped: Callable[[], bool]) -> dict[str, Any]:
     with reporting(folder):
         frontier = Frontier(folder, create=not order.join, slot=slot.number)
         frontier.release_dead(mine=True)
-        if not order.join:
+        if order.join:
+            frontier.add(order.starts)
+        else:
             settings = Crawl.model_validate(order.settings)
             frontier.begin(order.starts, settings, product_token(order.user_agent), order.again, order.retry)
         ended, seconds = "finished", 0.0
@@ -61,9 +63,7 @@ def work(order: Order, stopped: Callable[[], bool]) -> dict[str, Any]:
 
             ended, seconds = fetch_all(frontier, order.user_agent, stopped)
         if ended == "finished":
-            waiting = frontier.db.execute("SELECT 1 FROM urls WHERE state = 'waiting' LIMIT 1").fetchone()
-            ended = "full" if waiting else "finished"
-            frontier.put("ended", ended)
+            ended = frontier.end()
         frontier.close()
     slot.release()
     return {"ended": ended, "seconds": seconds}
