@@ -288,6 +288,22 @@ def test_settings_that_change_bring_urls_in_and_out(world, tmp_path):
     assert made.crawl(web) == ["/a.png"]
 
 
+def test_limits_that_are_raised_go_on(world, tmp_path):
+    made = world(max_queries=3)
+    web = {"/": ["/list?page=1", "/big", "/scan"], "/big": Skip("too large"), "/scan": Skip(scopes.OTHER_TYPE)}
+    web |= {f"/list?page={n}": [f"/list?page={n + 1}"] for n in range(1, 10)}
+    assert len(made.crawl(web)) == 3 + 3
+    assert made.states()["/list?page=4"] == ("skipped", "many queries")
+    made.begin(max_queries=5)
+    assert made.crawl(web) == ["/list?page=4", "/list?page=5"]
+    made.begin(max_bytes=made.settings.max_bytes * 2)
+    assert made.crawl(web) == ["/big"]
+    made.begin(types=["html", "image"])
+    assert made.crawl(web) == ["/scan"]
+    made.begin()
+    assert made.crawl(web) == []
+
+
 def test_a_skipped_page_still_leads_on(world, tmp_path):
     made = world()
     order = made.crawl({"/": Skip("noindex", 200, [f"{HOST}/a"], [f"{HOST}/b"]), "/a": [], "/b": []})

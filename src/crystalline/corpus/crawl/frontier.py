@@ -393,7 +393,7 @@ class Frontier:
         known = self.get("starts", [])
         new = [url for url in dict.fromkeys(starts) if url not in known]
         local += [host for host in {urls.host(url) for url in new} if host not in local and is_local(host)]
-        now = time.time()
+        now, before = time.time(), self.settings
         with self.transaction():
             self.put("starts", known + new)
             self.put("local", local)
@@ -403,6 +403,7 @@ class Frontier:
             self._changed()
             for url in known + new:
                 self._add(url, 0, now=now)
+            self._widen(before)
             self.reconsider()
             if again:
                 self.put("again", self.get("again") or now)  # until this round has ended
@@ -456,6 +457,23 @@ class Frontier:
         ).fetchall():
             last = rows[-1]["id"]
             self._reconsider(rows)
+
+    def _widen(self, before: Crawl) -> None:
+        """What was skipped for its type, its size or its query is looked at again when the settings now want more."""
+        now, reasons = self.settings, []
+        if (before.types, before.sitemaps) != (now.types, now.sitemaps):
+            reasons += [scopes.OTHER_TYPE, "binary"]
+        if now.max_bytes > before.max_bytes:
+            reasons += ["too large"]
+        for reason in reasons:
+            self.db.execute(f"UPDATE urls SET {_WAITING_ANEW} WHERE state = 'skipped' AND reason = ?", (reason,))
+        if now.max_queries > before.max_queries:
+            self.db.execute("UPDATE stems SET queries = min(queries, ?)", (before.max_queries,))
+            for row in self.db.execute(
+                "SELECT id, url FROM urls WHERE reason = ? ORDER BY id", (scopes.TOO_MANY_QUERIES,)
+            ).fetchall():
+                if self._queries(urls.stem(row["url"])) <= now.max_queries:
+                    self._set(row["id"], state="waiting", reason="")
 
     def _reconsider(self, rows: Iterable[sqlite3.Row]) -> None:
         for row in rows:
