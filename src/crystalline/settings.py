@@ -35,6 +35,11 @@ AutoStr = Annotated[str | None, BeforeValidator(_auto_is_none)]
 AutoWorkers = Annotated[Annotated[int, Ge(0), Le(144)] | Literal["free"] | None, BeforeValidator(_auto_is_none)]
 
 
+PageType = Literal[
+    "html", "text", "code", "pdf", "office", "epub", "csv", "json", "xml", "mail", "image", "archive"
+]  # fmt: skip
+
+
 class Section(BaseModel):
     """A table of the settings file; unknown names are errors."""
 
@@ -50,6 +55,46 @@ class Corpus(Section):
     section_bytes: int = Field(
         65536, ge=1024, le=16_777_216, description="longer files are cut into documents of this size"
     )
+
+
+class Crawl(Section):
+    """Which pages of websites are fetched, and how politely."""
+
+    max_pages: int = Field(10_000, ge=1, description="pages to keep at most")
+    depth: int = Field(20, ge=0, le=10_000, description="links from a start page that are followed; 0: none")
+    domains: list[str] = Field(
+        [], description="stay on these and what is below them; none: the hosts of the start pages"
+    )
+    allow: list[str] = Field(
+        [], description="a URL must begin with, or match, one of these; * is anything, re:... a regular expression"
+    )
+    deny: list[str] = Field([], description="a URL must not begin with, or match, any of these")
+    types: list[PageType] = Field(
+        ["html", "text", "pdf", "office", "epub"],
+        description="what is kept: html, text, code, pdf, office, epub, csv, json, xml, mail, image, archive",
+    )
+    sitemaps: bool = Field(True, description="also take the URLs in sitemaps and feeds")
+    main_text: bool = Field(True, description="of a web page its main text; false: everything, menus included")
+    delay: float = Field(
+        1.0, ge=0, le=3600, description="seconds between two requests to a host; more when it asks, or answers slowly"
+    )
+    per_host: int = Field(1, ge=1, le=64, description="requests to a host at the same time")
+    concurrency: int = Field(16, ge=1, le=256, description="requests at the same time, to all hosts")
+    timeout: float = Field(30.0, gt=0, le=3600, description="seconds for a page, from the first byte to the last")
+    max_bytes: int = Field(20_000_000, ge=1000, description="largest page, also when it is unpacked")
+    redirects: int = Field(10, ge=0, le=100, description="redirects in a row that are followed")
+    retries: int = Field(3, ge=0, le=100, description="how often a page is tried again")
+    backoff: float = Field(
+        5.0, ge=0, le=3600, description="seconds until a host that cannot answer is asked again; doubles each time"
+    )
+    patience: float = Field(600.0, ge=0, description="longest wait, in seconds, for a host that asks for one")
+    max_queries: int = Field(200, ge=0, description="addresses that differ only after the ?, as calendars make them")
+    again_after: AutoFloat = Field(
+        None, ge=0, description="days after which a page is looked at again; auto: when --again says so"
+    )
+    user_agent: AutoStr = Field(None, min_length=1, description="auto: crystalline/VERSION (+contact)")
+    contact: str = Field("", description="URL or mail address for the user agent, so that a site can complain")
+    verify_certificates: bool = Field(True, description="refuse sites whose certificate is not valid")
 
 
 class Tokenizer(Section):
@@ -208,6 +253,7 @@ class Settings(Section):
     """All sections."""
 
     corpus: Corpus = Corpus()
+    crawl: Crawl = Crawl()
     tokenizer: Tokenizer = Tokenizer()
     model: Model = Model()
     training: Training = Training()

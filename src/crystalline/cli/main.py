@@ -1,7 +1,8 @@
 """`cllm`: finds the verb, gives it the rest of the line, and turns failures into messages and exit codes.
 
 A verb is a module of this folder with `add_arguments(parser)` and `run(args) -> exit code`. Only the verb that
-was asked for is imported, and it imports what is heavy inside `run`, so that help is instant.
+was asked for is imported, and it imports what is heavy inside `run`, so that help is instant. A verb may have verbs
+of its own beside its arguments (`cllm crawl URL`, `cllm crawl status`): its ACTIONS name their modules.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from crystalline.errors import (
 
 # The verbs in the order in which a newcomer meets them: name -> one line of help.
 VERBS = {
+    "crawl": "fetch the pages of websites, politely; go on, or fetch what changed",
     "new": "make a run folder for a folder or file with text",
     "plan": "show what a run would take: parameters, memory, minutes, expected loss",
     "run": "do whatever is missing, from text to trained model",
@@ -87,10 +89,10 @@ cllm VERB --help explains a verb, with an example.
 {EXIT_CODES}"""
 
 
-def _parser_of(verb: str, module: ModuleType) -> Parser:
+def _parser_of(verb: str, about: str, module: ModuleType) -> Parser:
     parser = Parser(
         prog=f"cllm {verb}",
-        description=f"{VERBS[verb][0].upper()}{VERBS[verb][1:]}.",
+        description=f"{about[0].upper()}{about[1:]}.",
         epilog=f"{module.EXAMPLES}\n\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -114,8 +116,12 @@ def _dispatch(argv: list[str]) -> int:
             f"cllm has no verb '{verb}'", "it is not in the list", f"{suggest(verb, VERBS)} (see cllm --help)",
             EXIT_USAGE,
         )  # fmt: skip
+    about = VERBS[verb]
     module = importlib.import_module(f"crystalline.cli.{verb}")
-    args = _parser_of(verb, module).parse_args(rest)
+    if rest and (action := getattr(module, "ACTIONS", {}).get(rest[0])):
+        verb, rest, (name, about) = f"{verb} {rest[0]}", rest[1:], action
+        module = importlib.import_module(f"crystalline.cli.{name}")
+    args = _parser_of(verb, about, module).parse_args(rest)
     from crystalline.cli import output
 
     output.start_logging(verbose=args.verbose, quiet=args.quiet)
