@@ -1,0 +1,240 @@
+"""Web pages: the main text by trafilatura with what it knows of title, author and date; or everything that shows.
+
+Layout is told by line ends: a blank line between paragraphs, a line for each item of a list and row of a table
+(a tab between cells), code as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from lxml import etree
+from lxml.html import HtmlElement, HTMLParser, document_fromstring
+
+from crystalline.corpus.decoding import MARKS, NotText, encoding_of, is_text_encoding
+from crystalline.corpus.extract.item import Item, Text, Unreadable
+from crystalline.settings import Extract
+
+_DECLARED = re.compile(rb"""<(?:meta\b[^>]*?\bcharset|\?xml\b[^>]*?\bencoding)\s*=\s*["']?\s*([\w.:-]+)""", re.I)
+DECLARATION_WITHIN = 4096  # bytes
+
+# Dates are judged by what a page says, never by today's, or the same page would give another result tomorrow.
+_DATES = {"original_date": True, "extensive_search": False, "max_date": "2100-01-01"}
+
+
+def read(item: Item, settings: Extract) -> Text:
+    """The main text of a page, or with `everything` all that a reader sees. Raises Unreadable."""
+    data = item.bytes(settings.max_file_mb * 1_000_000)
+    tree = parse(decode(data, item.encoding))
+    metadata = _metadata(tree, item.source)
+    if settings.everything:
+        return Text("prose", shown(tree), metadata)
+    return Text("prose", main_text(tree), metadata)
+
+
+def decode(data: bytes, declared: str = "") -> str:
+    """The characters of a page: by a byte order mark; as UTF-8 when it is that, whatever it says; by what the server
+    `declared`, by what the page says, or by a guess. Raises NotText when it is no text at all.
+    """
+    inside = _DECLARED.search(data[:DECLARATION_WITHIN])
+    said = [declared, inside.group(1).decode() if inside else ""]
+    said = [_web_name(name) for name in said if name and is_text_encoding(name)]
+    if b"\0" in data and not data.startswith(tuple(mark for mark, _ in MARKS)):
+        raise NotText("binary")
+    for name in said[:1]:
+        try:
+            return data.decode(encoding_of(data, name))
+        except NotText as reason:
+            if reason.reason == "binary":
+                raise
+    try:
+        return data.decode(encoding_of(data))
+    except NotText as reason:
+        if reason.reason == "binary":
+            raise
+        # A few broken bytes are no reason to lose a page.
+        return data.decode(said[0] if said else "utf-8", "replace")
+
+
+def parse(text: str) -> HtmlElement:
+    """The tree of a page. No part of it is fetched, no entity expanded. Raises Unreadable when it is empty."""
+    parser = HTMLParser(encoding="utf-8", no_network=True, remove_comments=True, remove_pis=True, huge_tree=False)
+    try:
+        return document_fromstring(text.encode("utf-8", "replace"), parser=parser)
+    except (etree.ParserError, ValueError) as error:  # nothing in it
+        raise Unreadable("no text") from error
+
+
+def main_text(tree: HtmlElement) -> Iterator[str]:
+    """The text of an article or the like, without what surrounds it on every page of its site."""
+    from trafilatura import bare_extraction
+
+    found = bare_extraction(tree, include_comments=False, include_tables=True, date_extraction_params=_DATES)
+    if found is not None and found.body is not None:
+        yield from lines_of(found.body)
+
+
+def shown(tree: HtmlElement) -> Iterator[str]:
+    """All text that a reader sees, menus and all."""
+    yield from lines_of(tree)
+
+
+def _web_name(name: str) -> str:
+    # What pages call by these names is in truth Windows-1252 (WHATWG Encoding standard).
+    return "cp1252" if name.lower() in ("iso-8859-1", "latin-1", "latin1", "us-ascii", "ascii") else name
+
+
+def _metadata(tree: HtmlElement, source: str) -> dict[str, Any]:
+    from trafilatura.metadata import extract_metadata
+
+    try:
+        found = extract_metadata(tree, default_url=source if "://" in source else None, date_config=_DATES)
+    except Exception:  # what is said about a page may be broken in any way; its text may still be good
+        return {}
+    language = (tree.get("lang") or tree.get("{http://www.w3.org/XML/1998/namespace}lang") or "").strip()
+    told = {
+        "title": found.title,
+        "author": found.author,
+        "date": found.date,
+        "site": found.sitename,
+        "description": found.description,
+        "url": found.url,
+        "license": found.license,
+        "language": language[:35],
+    }
+    return {name: value for name, value in told.items() if value and isinstance(value, str)}
+
+
+# --- from a tree to lines --------------------------------------------------------------------------------------
+
+# Tags of HTML and of trafilatura's trees (head, list, item, row, cell, quote, lb).
+_PARAGRAPHS = frozenset(
+    "article aside blockquote caption details dialog dl fieldset figure figcaption footer form h1 h2 h3 h4 h5 h6 head "
+    "header hgroup hr list main menu nav ol p pre quote section table ul".split()
+)
+_LINES = frozenset(
+    "address br center dd dir div dt item lb legend li option row summary tbody tfoot thead tr body html".split()
+)
+_ROWS, _CELLS = frozenset({"tr", "row"}), frozenset({"td", "th", "cell"})
+_HIDDEN = frozenset(
+    "script style template noscript title meta link svg math canvas iframe object embed select datalist button input "
+    "textarea audio video map".split()
+)
+_NOT_DISPLAYED = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
+_SPACE = re.compile(r"[ \t\n\r\f\v\u00a0]+")
+LONGEST_CELL = 300  # characters; a table with a longer one is there for the layout
+
+
+def lines_of(tree: etree._Element) -> Iterator[str]:
+    """The text of a tree of HTML or of trafilatura. Without recursion, so no depth is too deep."""
+    page = _Page()
+    walk = etree.iterwalk(tree, events=("start", "end"))
+    rows: list[bool] = []  # of each open row, innermost last: whether its cells stand in one line
+    for event, element in walk:
+        tag = element.tag if isinstance(element.tag, str) else ""
+        if event == "start":
+            if _is_hidden(element, tag):
+                walk.skip_subtree()
+                continue
+            page.space_before(tag)
+            if tag in _ROWS:
+                rows.append(_is_data(element))
+            elif tag in _CELLS:
+                _begin_cell(page, element, rows[-1] if rows else False)
+            elif tag in ("li", "item") and not page.in_row:
+                page.add("- ")
+            if tag == "pre" or (tag == "code" and _has_lines(element)):
+                page.verbatim += 1
+            page.add(element.text or "")
+            continue
+        if _is_hidden(element, tag):
+            pass
+        elif tag == "pre" or (tag == "code" and _has_lines(element)):
+            page.verbatim -= 1
+            page.end(2)
+        elif tag in _ROWS:
+            rows.pop()
+            page.in_row = False
+            page.end(1)
+        elif tag not in ("br", "lb"):
+            page.space_before(tag)
+        if element is not tree:
+            page.add(element.tail or "")
+        yield from page.take()
+    page.end(1)
+    yield from page.take()
+
+
+class _Page:
+    """Text being laid out in lines. in_row: within a row of a table, in which all breaks are spaces."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.line: list[str] = []
+        self.breaks = 0  # line ends before the next text
+        self.started = False
+        self.verbatim = 0
+        self.in_row = False
+
+    def add(self, text: str) -> None:
+        if not self.verbatim:
+            text = _SPACE.sub(" ", text)
+            if not self.line or self.line[-1].endswith((" ", "\t", "\n")):
+                text = text.lstrip(" ")
+        if text:
+            self.line.append(text)
+
+    def space_before(self, tag: str) -> None:
+        """What stands around a tag."""
+        breaks = 2 if tag in _PARAGRAPHS else 1 if tag in _LINES else 0
+        if breaks and self.in_row:
+            self.add(" ")
+        elif breaks:
+            self.end(breaks)
+
+    def end(self, breaks: int) -> None:
+        """End the line; a line without text is none."""
+        text = "".join(self.line)
+        text = text.strip("\n").rstrip() if self.verbatim or "\n" in text else text.strip(" ")
+        self.line = []
+        if text.strip() and text != "-":
+            self.done.append("\n" * self.breaks * self.started + text)
+            self.started, self.breaks = True, 0
+        self.breaks = max(self.breaks, breaks)
+
+    def take(self) -> Iterator[str]:
+        yield from self.done
+        self.done.clear()
+
+
+def _begin_cell(page: _Page, cell: etree._Element, in_line: bool) -> None:
+    if not in_line:
+        page.in_row = False
+        page.end(1)
+        return
+    page.in_row = True
+    previous = cell.getprevious()
+    if previous is not None and previous.tag in _CELLS:
+        page.line = ["".join(page.line).rstrip(" "), "\t"]
+
+
+def _is_data(row: etree._Element) -> bool:
+    """Whether a row of a table holds facts; else it was used to lay out a page."""
+    for cell in row:
+        if cell.tag in _CELLS:
+            blocks = sum(1 for _ in cell.iter("p", "div", "table", "ul", "ol", "h1", "h2", "h3", "pre", "blockquote"))
+            if blocks > 1 or len("".join(cell.itertext())) > LONGEST_CELL:
+                return False
+    return True
+
+
+def _is_hidden(element: etree._Element, tag: str) -> bool:
+    if not tag or tag in _HIDDEN:
+        return True
+    return element.get("hidden") is not None or bool(_NOT_DISPLAYED.search(element.get("style") or ""))
+
+
+def _has_lines(element: etree._Element) -> bool:
+    return "\n" in "".join(element.itertext())
