@@ -29,10 +29,7 @@ def extract(raw: Raw, settings: Extract) -> Iterator[Extracted | Skipped]:
     try:
         head = raw.head()
         format = sniff.format_of(head, raw.source, raw.media_type)
-        if format in formats.STREAMS:
-            encoding = encoding_of(raw.content, raw.encoding)
-        else:
-            encoding = ""
+        encoding = encoding_of(raw.content, raw.encoding) if format in formats.STREAMS else ""
     except NotText as reason:
         yield Skipped(raw.source, reason.reason, detail=reason.detail)
     except OSError as error:

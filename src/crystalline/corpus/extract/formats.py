@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
-from crystalline.corpus.decoding import encoding_of, pieces
+from crystalline.corpus.decoding import UTF8, encoding_of, pieces
 from crystalline.corpus.extract import json_text, plain, table
 from crystalline.corpus.extract.item import Item, Text, Unreadable
 from crystalline.settings import Extract
@@ -30,6 +31,7 @@ READERS = {
     "ods": "opendocument.read",
     "odp": "opendocument.read",
     "epub": "epub.read",
+    "ole": "office.read_old",
     "rtf": "rtf.read",
     "mail": "mail.read",
 }
@@ -42,7 +44,8 @@ def read(item: Item, settings: Extract) -> Text:
     """
     if stream := STREAMS.get(item.format):
         encoding = encoding_of(item.file, item.encoding)
-        return stream(pieces(item.file, encoding), item.head(), item.source, settings)
+        text = stream(pieces(item.file, encoding), item.head(), item.source, settings)
+        return replace(text, metadata={"encoding": "utf-8" if encoding == UTF8 else encoding, **text.metadata})
     if item.format not in READERS:
         raise Unreadable("unknown format", item.format)
     module, name = READERS[item.format].split(".")

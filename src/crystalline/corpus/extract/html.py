@@ -26,7 +26,7 @@ _DATES = {"original_date": True, "extensive_search": False, "max_date": "2100-01
 
 def read(item: Item, settings: Extract) -> Text:
     """The main text of a page, or with `everything` all that a reader sees. Raises Unreadable."""
-    data = item.bytes(settings.max_file_mb * 1_000_000)
+    data = item.bytes(settings.max_file_mb)
     tree = parse(decode(data, item.encoding))
     metadata = _metadata(tree, item.source)
     if settings.everything:

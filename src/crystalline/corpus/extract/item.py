@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -69,13 +70,16 @@ class Item:
     encoding: str = ""
     format: str = ""  # "": to be told from the content
 
-    def bytes(self, limit: int) -> bytes:
-        """All of it. Raises Unreadable when it has more than `limit` bytes."""
+    def within(self, megabytes: int) -> None:
+        """Raises Unreadable when it is larger."""
+        if self.file.seek(0, 2) > megabytes * 1_000_000:
+            raise Unreadable("too large", f"more than {megabytes:,} MB (extract.max_file_mb)")
+
+    def bytes(self, megabytes: int) -> bytes:
+        """All of it. Raises Unreadable when it has more than so many megabytes."""
+        self.within(megabytes)
         self.file.seek(0)
-        data = self.file.read(limit + 1)
-        if len(data) > limit:
-            raise Unreadable("too large", f"more than {limit / 1e6:,.0f} MB (extract.max_file_mb)")
-        return data
+        return self.file.read()
 
     def head(self) -> bytes:
         """The first 16 kB."""
@@ -113,5 +117,5 @@ def why(error: Exception) -> tuple[str, str]:
         return "too much memory", "needs more than extract.memory_mb"
     if isinstance(error, RecursionError):
         return "broken", "nested too deeply"
-    said = " ".join(str(error).split())[:200]
+    said = re.sub(r" object at 0x[0-9a-f]+", "", " ".join(str(error).split()))[:200]  # an address: never twice the same
     return "broken", f"{type(error).__name__}: {said}" if said else type(error).__name__
