@@ -13,7 +13,7 @@ from typing import Any
 from lxml import etree
 from lxml.html import HtmlElement, HTMLParser, document_fromstring
 
-from crystalline.corpus.decoding import MARKS, NotText, encoding_of, is_text_encoding
+from crystalline.corpus.decoding import MARKS, UTF8, NotText, encoding_of, is_text_encoding
 from crystalline.corpus.extract.item import Item, Text, Unreadable
 from crystalline.settings import Extract
 
@@ -43,19 +43,20 @@ def decode(data: bytes, declared: str = "") -> str:
     said = [_web_name(name) for name in said if name and is_text_encoding(name)]
     if b"\0" in data and not data.startswith(tuple(mark for mark, _ in MARKS)):
         raise NotText("binary")
-    for name in said[:1]:
-        try:
-            return data.decode(encoding_of(data, name))
-        except NotText as reason:
-            if reason.reason == "binary":
-                raise
+    guess = ""
     try:
-        return data.decode(encoding_of(data))
+        guess = encoding_of(data, said[0] if said else "")
     except NotText as reason:
         if reason.reason == "binary":
             raise
-        # A few broken bytes are no reason to lose a page.
-        return data.decode(said[0] if said else "utf-8", "replace")
+    if guess in (UTF8, *said) or guess.startswith("utf-"):
+        return data.decode(guess)
+    # A few broken bytes are no reason to take a page for one in another encoding, or to lose it.
+    as_utf8 = data.decode("utf-8", "replace")
+    broken = as_utf8.count("\ufffd")
+    if sum(not character.isascii() for character in as_utf8) > 2 * broken:
+        return as_utf8
+    return data.decode(said[0] if said else guess or "utf-8", "replace")
 
 
 def parse(text: str) -> HtmlElement:
@@ -117,6 +118,7 @@ _PARAGRAPHS = frozenset(
 _LINES = frozenset(
     "address br center dd dir div dt item lb legend li option row summary tbody tfoot thead tr body html".split()
 )
+_LISTS, _ITEMS = frozenset({"ul", "ol", "list"}), frozenset({"li", "item"})
 _ROWS, _CELLS = frozenset({"tr", "row"}), frozenset({"td", "th", "cell"})
 _HIDDEN = frozenset(
     "script style template noscript title meta link svg math canvas iframe object embed select datalist button input "
@@ -124,6 +126,7 @@ _HIDDEN = frozenset(
 )
 _NOT_DISPLAYED = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
 _SPACE = re.compile(r"[ \t\n\r\f\v\u00a0]+")
+_ITEM = "- "
 LONGEST_CELL = 300  # characters; a table with a longer one is there for the layout
 
 
@@ -143,8 +146,8 @@ def lines_of(tree: etree._Element) -> Iterator[str]:
                 rows.append(_is_data(element))
             elif tag in _CELLS:
                 _begin_cell(page, element, rows[-1] if rows else False)
-            elif tag in ("li", "item") and not page.in_row:
-                page.add("- ")
+            elif tag in _ITEMS and not page.in_row:
+                page.begin_item()
             if tag == "pre" or (tag == "code" and _has_lines(element)):
                 page.verbatim += 1
             page.add(element.text or "")
@@ -154,6 +157,8 @@ def lines_of(tree: etree._Element) -> Iterator[str]:
         elif tag == "pre" or (tag == "code" and _has_lines(element)):
             page.verbatim -= 1
             page.end(2)
+        elif tag in _ITEMS and not page.in_row:
+            page.end_item()
         elif tag in _ROWS:
             rows.pop()
             page.in_row = False
@@ -177,6 +182,17 @@ class _Page:
         self.started = False
         self.verbatim = 0
         self.in_row = False
+        self.items = 0  # of lists, that are open
+
+    def begin_item(self) -> None:
+        self.items += 1
+        self.add(_ITEM)
+
+    def end_item(self) -> None:
+        self.items -= self.items > 0
+        if self.line == [_ITEM]:  # an empty one
+            self.line = []
+        self.end(1)
 
     def add(self, text: str) -> None:
         if not self.verbatim:
@@ -189,6 +205,8 @@ class _Page:
     def space_before(self, tag: str) -> None:
         """What stands around a tag."""
         breaks = 2 if tag in _PARAGRAPHS else 1 if tag in _LINES else 0
+        if self.items and tag in _LISTS:
+            breaks = 1
         if breaks and self.in_row:
             self.add(" ")
         elif breaks:
@@ -196,10 +214,12 @@ class _Page:
 
     def end(self, breaks: int) -> None:
         """End the line; a line without text is none."""
+        if self.line == [_ITEM]:  # its text is still to come
+            return
         text = "".join(self.line)
         text = text.strip("\n").rstrip() if self.verbatim or "\n" in text else text.strip(" ")
         self.line = []
-        if text.strip() and text != "-":
+        if text.strip():
             self.done.append("\n" * self.breaks * self.started + text)
             self.started, self.breaks = True, 0
         self.breaks = max(self.breaks, breaks)

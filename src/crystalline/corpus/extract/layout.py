@@ -28,8 +28,8 @@ _WIDE = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef\u3000-\u303f"
 _BOTH_WIDE = re.compile(f"[{_WIDE}]\\s*\n\\s*[{_WIDE}]")
 _BULLET = re.compile(r"(?:[•‣◦▪●■–—*·]|-(?=\s)|\(?(?:\d{1,3}|[a-zA-Z])[.)](?=\s))")
 _ENDED = re.compile(r"[.!?:;…。！？؟۔»”\"')\]]$")
-HYPHENS = "-\u00ad\u2010\x02\ufffe"  # the last two: how pdfium marks one that divides a word
-_SOFT = "\u00ad\x02\ufffe"
+HYPHENS = "-\u00ad\u2010"
+_SOFT = "\u00ad"  # shown only where it divides a word
 _WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 
 
@@ -234,15 +234,18 @@ def _rows(segments: list[Segment]) -> list[list[Segment]]:
 def _without_running_titles(pages: list[Page]) -> list[Page]:
     """Without what stands at the same place at the top or bottom of several pages, numbers aside."""
     edges = [[_edge(page, rows) for rows in _edges(page)] for page in pages]
-    seen = Counter(key for page in edges for edge in page for key in {k for k, _ in edge})
-    needed = max(2, math.ceil(0.3 * len(pages)))
+    seen = Counter(  # on how many pages a text stands at about this height
+        key
+        for page in edges
+        for key in {(text, height + shift) for edge in page for (text, height), _ in edge for shift in (-1, 0, 1)}
+    )
+    needed = max(2, min(3, len(pages)), math.ceil(0.3 * len(pages)))
     kept = []
     for page, sides in zip(pages, edges, strict=True):
         running: list[int] = []
         for edge in sides:
             for key, row in edge:  # from the outside in, up to the first that is the page's own
-                near = sum(seen[(key[0], key[1] + shift)] for shift in (-1, 0, 1))
-                if near < needed:
+                if seen[key] < needed:
                     break
                 running += [id(segment) for segment in row]
         gone = set(running)

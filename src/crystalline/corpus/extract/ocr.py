@@ -38,7 +38,7 @@ class Missing(Exception):
 
 def read(item: Item, settings: Extract) -> Text:
     """The text in an image; of a TIFF with several pages, of all. Raises Unreadable."""
-    from PIL import Image, ImageOps, ImageSequence
+    from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
     item.within(settings.max_file_mb)
     if settings.ocr == "never":
@@ -46,7 +46,11 @@ def read(item: Item, settings: Extract) -> Text:
     Image.MAX_IMAGE_PIXELS = None  # our own limit comes before anything is decoded
     item.file.seek(0)
     pages = []
-    with Image.open(item.file, formats=FORMATS) as image:
+    try:
+        opened = Image.open(item.file, formats=FORMATS)
+    except UnidentifiedImageError:
+        raise Unreadable("broken", "no picture that can be decoded") from None
+    with opened as image:
         frames = ImageSequence.Iterator(image) if image.format == "TIFF" else [image]
         for frame in frames:
             if frame.width * frame.height > MOST_DOTS:

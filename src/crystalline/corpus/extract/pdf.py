@@ -21,6 +21,7 @@ SOME, COVERED = 300, 0.6  # a page with fewer, and a picture over so much of it,
 GARBAGE = 0.3  # share of characters without a meaning from which on a page's text is useless
 PATHS = 200  # lines and curves from which on a page without text may hold drawn letters
 
+_DIVIDES = (0x02, 0xFFFE)  # how pdfium marks a hyphen at the end of a line
 _LIGATURES = re.compile("[\ufb00-\ufb06]")
 _RANGE = re.compile(r"(\d+)(?:(-)(\d*))?")
 
@@ -85,13 +86,14 @@ def _segments(page: pypdfium2.PdfPage) -> tuple[list[layout.Segment], int, float
 
     def end() -> None:
         whole = _LIGATURES.sub(lambda found: unicodedata.normalize("NFKC", found.group()), "".join(text)).strip()
+        whole = whole[:-1].replace("\u00ad", "") + whole[-1:]
         if whole:
             segments.append(layout.Segment(whole, left, base - 0.2 * size, right, base + 0.8 * size, size))
         text.clear()
 
     for index in range(count):
         code = raw.FPDFText_GetUnicode(textpage.raw, index)
-        character = chr(code)
+        character = "-" if code in _DIVIDES else chr(code)
         if character in "\r\n":
             end()
             continue
@@ -119,8 +121,6 @@ def _segments(page: pypdfium2.PdfPage) -> tuple[list[layout.Segment], int, float
 
 
 def _has_no_meaning(character: str) -> bool:
-    if character in layout.HYPHENS:
-        return False
     return character == "\ufffd" or unicodedata.category(character) in ("Cn", "Co", "Cc", "Cs")
 
 
@@ -131,11 +131,11 @@ def _place(textpage: pypdfium2.PdfTextPage, index: int, turn: int) -> tuple[floa
     raw.FPDFText_GetCharOrigin(textpage.raw, index, ctypes.byref(x), ctypes.byref(y))
     if turn == 0:
         return box.left, box.right, y.value
-    if turn == 1:
-        return box.bottom, box.top, -x.value
+    if turn == 1:  # pdfium counts clockwise
+        return -box.top, -box.bottom, x.value
     if turn == 2:
         return -box.right, -box.left, -y.value
-    return -box.top, -box.bottom, x.value
+    return box.bottom, box.top, -x.value
 
 
 def _size(textpage: pypdfium2.PdfTextPage, index: int) -> float:
