@@ -91,13 +91,13 @@ def _text(tree: etree._Element) -> str:
                 text.append("\t" if name == "tab" else "\n")
             elif name == "note":
                 text.append(" [")
-            elif element.text:
+            elif name == "p" and element is not tree and text and text[-1] != " [":
+                text.append(" ")
+            if element.text:
                 text.append(element.text)
         else:
             if name == "note":
                 text.append("]")
-            elif name == "p" and element is not tree:
-                text.append(" ")
             if element is not tree and element.tail:
                 text.append(element.tail)
     return "".join(text)

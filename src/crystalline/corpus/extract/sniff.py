@@ -132,7 +132,7 @@ def _by_magic(head: bytes) -> str:
         return "pdf"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "image"
-    if head[:3] == b"BZh" and head[4:10] == b"1AY&SY":
+    if head[:3] == b"BZh" and head[4:10] in (b"1AY&SY", b"\x17rE8P\x90"):
         return "bz2"
     if head[:2] == b"BM" and head[6:10] == b"\0\0\0\0" and len(head) > 26:
         return "image"
