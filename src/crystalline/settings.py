@@ -63,7 +63,7 @@ class Extract(Section):
     )
     languages: AutoStr = Field(
         None, pattern=r"^[A-Za-z0-9_/]+([+,][A-Za-z0-9_/]+)*$",
-        description="for recognition, such as eng+deu; auto: all that are installed, if they are four at most, else eng",
+        description="for recognition, such as eng+deu; auto: those installed, if they are four at most, else eng",
     )  # fmt: skip
     dpi: int = Field(300, ge=72, le=1200, description="resolution at which PDF pages are recognised")
     pages: str = Field(

@@ -6,7 +6,10 @@ import pytest
 
 from crystalline.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 
-PAGE = "<html lang=en><head><title>The ferry</title></head><body><nav><a href=/>Home</a></nav><article><p>{}</p></article></body></html>"
+PAGE = (
+    "<html lang=en><head><title>The ferry</title></head><body><nav><a href=/>Home</a></nav><article><p>{}</p>"
+    "</article></body></html>"
+)
 WORDS = "Before the bridge was built, a ferry crossed the river every half hour between sunrise and dusk. " * 3
 
 

@@ -35,10 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FOLDER", help="write a text file for each, and index.jsonl")
     parser.add_argument("--everything", action="store_true", help="menus, page headers and the like too")
     parser.add_argument(
-        "--ocr", choices=("auto", "never", "always"), help="recognise text in pictures: auto (default): in images, and "
-        "on PDF pages without text; always: on all PDF pages"
+        "--ocr", choices=("auto", "never", "always"), help="recognise text in pictures: auto (default): in images, "
+        "and on PDF pages without text; always: on all PDF pages"
     )  # fmt: skip
-    parser.add_argument("--languages", metavar="L+L", help="for recognition, such as eng+deu; default: those installed")
+    parser.add_argument(
+        "--languages", metavar="L+L", help="for recognition, such as eng+deu; default: those installed"
+    )
     parser.add_argument("--dpi", type=common.whole(72), metavar="N", help="resolution for recognition (300)")
     parser.add_argument("--pages", metavar="P,P-P", help="pages of PDFs, such as 1-5,8,20-")
     parser.add_argument(

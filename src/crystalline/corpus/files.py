@@ -94,7 +94,8 @@ def walk(settings: Corpus) -> Iterator[File | Skipped]:
 def source_fingerprint(settings: Corpus, extract: Extract | None = None) -> str:
     """SHA-256 that changes when a file below the sources, or a setting of this stage, changes.
 
-    extract: how text is taken out of the files; None: by default. It covers path, size and time of change of every file, not its content, and so takes well under a second
+    extract: how text is taken out of the files; None: by default.
+    It covers path, size and time of change of every file, not its content, and so takes well under a second
     for 10,000 files. Raises UserError as `walk` does.
     """
     digest = hashlib.sha256()

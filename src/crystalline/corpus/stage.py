@@ -43,7 +43,9 @@ def build(settings: Settings, run: RunFolder, progress: Progress | None = None) 
     Raises UserError when the sources hold too little text, or the disk is full.
     """
     progress = progress or (lambda _: None)
-    fingerprint = source_fingerprint(settings.corpus, settings.extract)  # before reading: a change meanwhile will be noticed
+    fingerprint = source_fingerprint(
+        settings.corpus, settings.extract
+    )  # before reading: a change meanwhile will be noticed
     with reporting_os_errors(f"write the corpus in {run.corpus}"), new_folder(run.corpus) as folder:
         section_bytes = settings.corpus.section_bytes
         while True:

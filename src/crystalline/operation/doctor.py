@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-LIBRARIES = ("torch", "numpy", "tokenizers", "safetensors", "pydantic", "charset-normalizer", "python-flint")
-LIBRARIES += ("trafilatura", "lxml", "lxml_html_clean", "pypdfium2", "pillow", "tesserocr")
+LIBRARIES = (
+    *("torch", "numpy", "tokenizers", "safetensors", "pydantic", "charset-normalizer", "python-flint"),
+    *("trafilatura", "lxml", "lxml_html_clean", "pypdfium2", "pillow", "tesserocr"),
+)
 MODULES = {"charset-normalizer": "charset_normalizer", "python-flint": "flint", "pillow": "PIL"}
 LEAST_DISK = 2e9  # bytes: text, shards and checkpoints of a small model
 LEAST_MEMORY = 2e9

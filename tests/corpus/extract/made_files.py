@@ -119,7 +119,7 @@ def odt() -> bytes:
         "text",
         f"<text:tracked-changes><text:p>gestrichen</text:p></text:tracked-changes><text:h>{DE.titles[0]}</text:h>"
         f"<text:p>{PARAGRAPHS[0]}<text:note><text:note-citation>1</text:note-citation><text:note-body><text:p>eine Fußnote"
-        f"</text:p></text:note-body></text:note> und<text:s text:c=\"2\"/>weiter</text:p><text:list>{items}</text:list>"
+        f'</text:p></text:note-body></text:note> und<text:s text:c="2"/>weiter</text:p><text:list>{items}</text:list>'
         "<table:table><table:table-row><table:table-cell><text:p>Name</text:p></table:table-cell><table:table-cell "
         'table:number-columns-repeated="2"><text:p>Zahl</text:p></table:table-cell></table:table-row></table:table>'
         f"<text:p>{PARAGRAPHS[1]}</text:p>",
@@ -127,7 +127,9 @@ def odt() -> bytes:
 
 
 def epub(**more: str) -> bytes:
-    chapters = "".join(f'<item id="c{n}" href="text/c%20{n}.xhtml" media-type="application/xhtml+xml"/>' for n in range(3))
+    chapters = "".join(
+        f'<item id="c{n}" href="text/c%20{n}.xhtml" media-type="application/xhtml+xml"/>' for n in range(3)
+    )
     order = "".join(f'<itemref idref="c{n}"/>' for n in (2, 0, 1))
     page = '<?xml version="1.0" encoding="utf-8"?><html xmlns="http://www.w3.org/1999/xhtml"><head><title>x</title></head><body>'
     return zipped({
@@ -162,7 +164,7 @@ def eml() -> bytes:
 
 
 RTF = (
-    r"{\rtf1\ansi\ansicpg1252\deff0{\fonttbl{\f0 Arial;}}{\info{\title nicht im Text}}{\*\generator x;}\f0\fs24 "
-    r"Gr\'fc\'dfe aus {\b K\u246?ln}\par Zweiter Absatz \u-10179?\u-8704?\line neue Zeile\par{\header Kopf}"
-    r"\trowd\intbl a\cell b\cell\row\pard Ende\par}"
-).encode()
+    rb"{\rtf1\ansi\ansicpg1252\deff0{\fonttbl{\f0 Arial;}}{\info{\title nicht im Text}}{\*\generator x;}\f0\fs24 "
+    rb"Gr\'fc\'dfe aus {\b K\u246?ln}\par Zweiter Absatz \u-10179?\u-8704?\line neue Zeile\par{\header Kopf}"
+    rb"\trowd\intbl a\cell b\cell\row\pard Ende\par}"
+)

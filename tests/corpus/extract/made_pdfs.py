@@ -5,7 +5,6 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import numpy as np
 import pypdfium2
 import reportlab
 from reportlab.lib.pagesizes import A4

@@ -121,7 +121,8 @@ def test_who_stops_listening_gets_a_new_child(processes):
 
 
 @pytest.mark.parametrize(
-    ("killed_by", "reason"), [(signal.SIGSEGV, "broken"), (signal.SIGKILL, "too much memory"), (signal.SIGABRT, "broken")]
+    ("killed_by", "reason"),
+    [(signal.SIGSEGV, "broken"), (signal.SIGKILL, "too much memory"), (signal.SIGABRT, "broken")],
 )
 def test_a_child_that_dies_costs_one_file_only(processes, killed_by, reason):
     slow = made_pdfs.scanned(pdf(), dpi=200)
@@ -212,7 +213,9 @@ def test_the_child_reaches_nothing():
     with tempfile.TemporaryDirectory(dir=os.path.expanduser("~")) as folder:
         with open(f"{folder}/y", "w") as file:
             file.write("still here")
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, cwd=folder)
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, env=environment, cwd=folder
+        )
         assert done.stdout.strip() == f"{[True] * 7} False still here", done.stderr
         assert os.listdir(folder) == ["y"]
 

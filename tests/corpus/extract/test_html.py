@@ -7,7 +7,7 @@ from made_files import only, results
 
 from crystalline.corpus.extract import html
 
-FLOOR = 0.9259  # F1 on the pages of web_pages.py; raise it when it has become better, never lower it
+FLOOR = 0.9630  # F1 on the pages of web_pages.py; raise it when it has become better, never lower it
 EPSILON = 0.0005
 
 
@@ -83,7 +83,13 @@ def test_metadata():
         'property="article:published_time" content="2024-05-17T10:00:00Z"></head><body><article>' + BODY + "</article></body>"
     )  # fmt: skip
     found = only(page.encode(), "https://example.org/a/b.html")
-    told = {"format": "html", "title": "The title", "author": "Maria Laine", "date": "2024-05-17", "language": "en-GB"}
+    told = {
+        "format": "html",
+        "title": "The title",
+        "author": "Maria Laine",
+        "date": "2024-05-17",
+        "language": "en-GB",
+    }
     assert told.items() <= found.metadata.items()
     assert found.kind == "prose"
 
@@ -106,14 +112,17 @@ def test_a_date_in_the_future_of_this_test_does_not_depend_on_today():
     ],
 )
 def test_characters(encoding, declared, inside):
-    words = {"shift_jis": "灯台守の二度目の冬", "koi8-r": "Вторая зима", "windows-1251": "Вторая зима"}.get(encoding, "größer – ça")
+    words = {"shift_jis": "灯台守の二度目の冬", "koi8-r": "Вторая зима", "windows-1251": "Вторая зима"}.get(
+        encoding, "größer – ça"
+    )
     page = f"<html><head><meta charset='{inside}'></head><body><p>{words}</p></body></html>"
     assert words in html.decode(page.encode(encoding), declared)
 
 
 def test_a_few_broken_bytes_do_not_lose_a_page():
     data = ("<html><meta charset=utf-8><body><p>größer</p>" + BODY).encode() + b"\xff\xfe\x80 end"
-    assert "größer" in html.decode(data) and "end" in html.decode(data)
+    assert "größer" in html.decode(data)
+    assert "end" in html.decode(data)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +140,9 @@ def test_pages_without_text(data, reason):
 def test_hostile_pages_end():
     deep = b"<html>" + b"<div>" * 200_000 + b"deep" + b"</div>" * 200_000
     wide = b"<html><body>" + b"<p>many words in many paragraphs</p>" * 20_000
-    entities = b'<!DOCTYPE html [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]><html><body>' + BODY.encode() + b"&b;</body></html>"
+    entities = (
+        b'<!DOCTYPE html [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]><html><body>' + BODY.encode() + b"&b;</body></html>"
+    )
     quotes = b"<html><body><a href='" + b"<p " * 100_000
     for data in (deep, wide, entities, quotes):
         for everything in (False, True):

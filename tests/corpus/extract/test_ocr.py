@@ -31,7 +31,9 @@ def test_a_clean_scan_at_most_five_percent_of_characters_wrong(pdf):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("texts", "columns"), [(EN, 1), (EN, 2), (DE, 1), (DE, 2)], ids=lambda v: getattr(v, "code", v))
+@pytest.mark.parametrize(
+    ("texts", "columns"), [(EN, 1), (EN, 2), (DE, 1), (DE, 2)], ids=lambda v: getattr(v, "code", v)
+)
 @pytest.mark.parametrize(("noise", "turn"), [(0, 0), (70, 0.5)])
 def test_scans_with_columns_dust_and_a_slant(texts, columns, noise, turn):
     pages = made_pdfs.document(blocks(texts, times=2), columns, header=texts.titles[0])

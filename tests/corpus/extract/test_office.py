@@ -12,7 +12,14 @@ def test_docx():
     found = only(docx(), "a.docx")
     assert found.kind == "prose"
     assert {"format": "docx", "title": DE.titles[0], "author": "Maria Laine"}.items() <= found.metadata.items()
-    expected = [DE.titles[0], PARAGRAPHS[0], *DE.items, "Name\tZahl\nBiene\t12", "Zeile eins\nZeile zwei", PARAGRAPHS[1]]
+    expected = [
+        DE.titles[0],
+        PARAGRAPHS[0],
+        *DE.items,
+        "Name\tZahl\nBiene\t12",
+        "Zeile eins\nZeile zwei",
+        PARAGRAPHS[1],
+    ]
     assert found.text == "\n\n".join(expected) + "\n"
     everything = only(docx(), "a.docx", everything=True).text
     assert "Kopf der Seite" in everything
@@ -81,7 +88,9 @@ def test_ods_and_odp():
     table = f"<table:table><table:table-row><table:table-cell><text:p>a</text:p></table:table-cell>{cells}</table:table-row></table:table>"
     found = only(opendocument("spreadsheet", table))
     assert (found.kind, found.text.split()) == ("table", ["a", "b"])
-    slides = "".join(f"<draw:page><draw:text-box><text:p>{text}</text:p></draw:text-box></draw:page>" for text in PARAGRAPHS)
+    slides = "".join(
+        f"<draw:page><draw:text-box><text:p>{text}</text:p></draw:text-box></draw:page>" for text in PARAGRAPHS
+    )
     assert only(opendocument("presentation", slides)).text == "\n\n".join(PARAGRAPHS) + "\n"
 
 

@@ -92,7 +92,11 @@ def test_headline_over_two_columns_comes_first():
     canvas.drawString(60, 700, "A headline that goes over both of the columns")
     canvas.save()
     text = " ".join(only(data.getvalue()).text.split())
-    expected = ["A headline", *(f"left column line {n}" for n in range(12)), *(f"right column line {n}" for n in range(12))]
+    expected = [
+        "A headline",
+        *(f"left column line {n}" for n in range(12)),
+        *(f"right column line {n}" for n in range(12)),
+    ]
     places = [text.index(part) for part in expected]
     assert places == sorted(places)
 

@@ -63,5 +63,12 @@ def test_kind_by_name_and_shebang(head, name, kind):
 
 
 def test_extension():
-    names = ["a/b.PDF", "mail.zip!c.pdf", "https://example.org/d.pdf?e=f.g", "none", "a.b/none", "https://e.org/x#y.z"]
+    names = [
+        "a/b.PDF",
+        "mail.zip!c.pdf",
+        "https://example.org/d.pdf?e=f.g",
+        "none",
+        "a.b/none",
+        "https://e.org/x#y.z",
+    ]
     assert [extension_of(name) for name in names] == ["pdf", "pdf", "pdf", "", "", ""]

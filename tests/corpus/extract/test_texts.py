@@ -47,7 +47,10 @@ def test_tables(table, rows):
 
 
 def test_json_gives_its_texts():
-    records = [{"id": n, "url": "https://example.org/a", "text": text, "tags": ["a1", "b2"]} for n, text in enumerate(PARAGRAPHS)]
+    records = [
+        {"id": n, "url": "https://example.org/a", "text": text, "tags": ["a1", "b2"]}
+        for n, text in enumerate(PARAGRAPHS)
+    ]
     expected = "\n\n".join(PARAGRAPHS)
     found = only(json.dumps(records).encode(), "a.json")
     assert (found.text, found.kind, found.metadata["records"]) == (expected + "\n", "prose", 3)
@@ -102,10 +105,13 @@ def test_a_mail_in_html_only():
 
 def test_a_mailbox():
     box = b"".join(
-        b"From a@example.org Fri May 17 09:30:0%d 2024\nFrom: a@example.org\nSubject: s%d\n\nbody %d\n>From the start\n\n" % (n, n, n)
+        b"From a@example.org Fri May 17 09:30:0%d 2024\nFrom: a@example.org\nSubject: s%d\n\nbody %d\n>From the start\n\n"
+        % (n, n, n)
         for n in range(3)
     )
-    expected = [(f"box!{n + 1}", f"From: a@example.org\nSubject: s{n}\n\nbody {n}\nFrom the start\n") for n in range(3)]
+    expected = [
+        (f"box!{n + 1}", f"From: a@example.org\nSubject: s{n}\n\nbody {n}\nFrom the start\n") for n in range(3)
+    ]
     assert results(box, "box") == expected
     assert results(zipped({"box": box}), "a.zip") == [(f"a.zip!{source}", text) for source, text in expected]
 

@@ -97,7 +97,9 @@ class Maker:
         return separator.join(f'<a href="/{n}.html">{escape(text)}</a>' for n, text in enumerate(self.texts.menu))
 
     def related(self, tag: str = "aside", class_: str = "related") -> str:
-        entries = "".join(f'<li><a href="/r/{n}">{escape(text)}</a></li>' for n, text in enumerate(self.texts.related))
+        entries = "".join(
+            f'<li><a href="/r/{n}">{escape(text)}</a></li>' for n, text in enumerate(self.texts.related)
+        )
         return f'<{tag} class="{class_}"><h3>{escape(self.texts.small[6])}</h3><ul>{entries}</ul></{tag}>'
 
     def comments(self, tag: str = "section", attributes: str = 'id="comments" class="comments"') -> str:
@@ -146,9 +148,9 @@ def weblog(m: Maker) -> str:
         f'<p class="site-title">example.org</p>{m.menu("div", "main-navigation")}</div><div id="content"><div id="primary">'
         f'<div class="post-142 post type-post hentry"><div class="entry-header">{m.headline("h1", " class=entry-title")}'
         f'<div class="entry-meta">{m.byline("span")}</div></div><div class="entry-content">{m.paragraphs(2)}{m.heading("h3")}'
-        f"{m.paragraphs(2)}{m.list()}{m.paragraphs(1)}</div>{m.share()}<div class=\"tags-links\"><a>{m.texts.menu[3]}</a></div>"
+        f'{m.paragraphs(2)}{m.list()}{m.paragraphs(1)}</div>{m.share()}<div class="tags-links"><a>{m.texts.menu[3]}</a></div>'
         f'</div>{m.comments("ol", "class=commentlist")}</div><div id="secondary" class="widget-area">{m.search()}'
-        f'{m.related("div", "widget")}</div></div>{m.footer("div")}</div></body></html>'
+        f"{m.related('div', 'widget')}</div></div>{m.footer('div')}</div></body></html>"
     )
 
 
@@ -166,10 +168,13 @@ def old_tables(m: Maker) -> str:
 
 def div_soup(m: Maker) -> str:
     """Made by a program: only divs, with names that mean nothing."""
+
     def name() -> str:
         return "css-" + "".join(m.random.choices("abcdefghijklmnop0123456789", k=7))
 
-    body = "".join(f'<div class="{name()}"><div class="{name()}"><span>{m.paragraph()}</span></div></div>' for _ in range(5))
+    body = "".join(
+        f'<div class="{name()}"><div class="{name()}"><span>{m.paragraph()}</span></div></div>' for _ in range(5)
+    )
     return (
         f'<!DOCTYPE html><html>{m.head()}<body><div id="root"><div class="{name()}"><div class="{name()}">{m.links(" ")}</div>'
         f'</div><div class="{name()}"><div class="{name()}">{m.headline("div", f" class={name()} role=heading")}{body}</div>'
@@ -180,16 +185,19 @@ def div_soup(m: Maker) -> str:
 
 def interrupted_news(m: Maker) -> str:
     """A news page whose text is broken by boxes, teasers and advertisements."""
+
     def teaser() -> str:
         other = m.random.choice(m.texts.related)
-        return f'<div class="inline-teaser"><strong>{m.texts.small[0]}:</strong> <a href="/x">{escape(other)}</a></div>'
+        return (
+            f'<div class="inline-teaser"><strong>{m.texts.small[0]}:</strong> <a href="/x">{escape(other)}</a></div>'
+        )
 
     return (
         f'<!DOCTYPE html><html>{m.head()}<body><div class="topbar">{m.links()}</div><div class="article" itemscope '
         f'itemtype="http://schema.org/NewsArticle">{m.headline("h1", " itemprop=headline")}<p class="lead"><strong>'
         f'{m.paragraph()}</strong></p>{m.byline("div")}<div class="article-body" itemprop="articleBody">{m.paragraphs(1)}'
-        f'{m.advertisement()}{m.paragraphs(1)}{teaser()}{m.paragraphs(1)}{m.newsletter("newsletter-box inline")}'
-        f'{m.paragraphs(1)}{m.advertisement()}{teaser()}{m.paragraphs(1)}</div></div>{m.related("div", "more-news")}'
+        f"{m.advertisement()}{m.paragraphs(1)}{teaser()}{m.paragraphs(1)}{m.newsletter('newsletter-box inline')}"
+        f"{m.paragraphs(1)}{m.advertisement()}{teaser()}{m.paragraphs(1)}</div></div>{m.related('div', 'more-news')}"
         f"{m.comments()}{m.footer()}</body></html>"
     )
 
@@ -226,26 +234,30 @@ def wiki(m: Maker) -> str:
     """An article of an encyclopedia."""
     edit = f'<span class="mw-editsection">[<a href="?edit">{m.texts.small[9]}</a>]</span>'
     toc = "".join(f'<li><a href="#{n}">{n} {h}</a></li>' for n, h in enumerate(m.texts.headings))
-    box = "".join(f"<tr><th>{m.maybe(h)}</th><td>{m.maybe(str(n * 17))}</td></tr>" for n, h in enumerate(m.texts.headings))
+    box = "".join(
+        f"<tr><th>{m.maybe(h)}</th><td>{m.maybe(str(n * 17))}</td></tr>" for n, h in enumerate(m.texts.headings)
+    )
     return (
         f'<!DOCTYPE html><html>{m.head()}<body class="mediawiki"><div id="mw-navigation">{m.menu("div", "portal")}</div>'
         f'<div id="content" class="mw-body">{m.headline("h1", " id=firstHeading")}<div id="bodyContent"><div '
         f'class="mw-parser-output"><table class="infobox">{box}</table><p>{m.paragraph()}<sup class="reference"><a href="#r">'
         f'[1]</a></sup></p><div id="toc" class="toc"><ul>{toc}</ul></div><h2>{m.main(m.texts.headings[0])}{edit}</h2>'
-        f"{m.paragraphs(2)}<h2>{m.main(m.texts.headings[1])}{edit}</h2>{m.paragraphs(2)}</div><div id=\"catlinks\">"
+        f'{m.paragraphs(2)}<h2>{m.main(m.texts.headings[1])}{edit}</h2>{m.paragraphs(2)}</div><div id="catlinks">'
         f'<a href="c">{m.texts.menu[3]}</a></div></div></div><div id="footer">{m.texts.footer}</div></body></html>'
     )
 
 
 def product(m: Maker) -> str:
     """A thing in a shop: description and table; what buyers say may be there."""
-    reviews = "".join(f'<div class="review"><span>★★★★</span><p>{m.maybe(text)}</p></div>' for text in m.texts.comments)
+    reviews = "".join(
+        f'<div class="review"><span>★★★★</span><p>{m.maybe(text)}</p></div>' for text in m.texts.comments
+    )
     return (
         f'<!DOCTYPE html><html>{m.head()}<body>{m.menu("div", "nav-categories")}<div class="breadcrumb">{m.links(" / ")}</div>'
         f'<div class="product"><div class="gallery"><img src="a.jpg"></div>{m.headline()}<div class="price">19,90 €</div>'
         f'<form><button>OK</button></form><div class="product-description" id="description">{m.paragraphs(2)}{m.list()}</div>'
         f'<div class="specs">{m.table()}</div></div><div class="reviews" id="reviews">{reviews}</div>'
-        f'{m.related("div", "cross-selling")}{m.cookies("cc-window cc-banner")}{m.footer()}</body></html>'
+        f"{m.related('div', 'cross-selling')}{m.cookies('cc-window cc-banner')}{m.footer()}</body></html>"
     )
 
 
@@ -282,7 +294,7 @@ def short_page(m: Maker) -> str:
     return (
         f'<!DOCTYPE html><html>{m.head()}<body>{m.cookies("consent")}<header>{m.menu()}</header><div class="container"><div '
         f'class="row"><div class="col-md-8">{m.headline()}<p>{m.paragraph()}</p></div><div class="col-md-4">'
-        f'{m.related("div", "card")}{m.newsletter("card")}</div></div></div>{m.footer()}</body></html>'
+        f"{m.related('div', 'card')}{m.newsletter('card')}</div></div></div>{m.footer()}</body></html>"
     )
 
 
@@ -327,7 +339,7 @@ def structured_data(m: Maker) -> str:
     return (
         f'<!DOCTYPE html><html>{m.head(data)}<body><noscript>JavaScript!</noscript>{script}<div class="layout"><div '
         f'class="story">{m.headline()}{script}{m.paragraphs(2)}<style>.a{{color:red}}</style>{m.figure()}{m.paragraphs(2)}'
-        f'<template><p>{m.texts.newsletter}</p></template>{m.paragraphs(1)}</div></div>{m.related()}{script}{m.footer()}'
+        f"<template><p>{m.texts.newsletter}</p></template>{m.paragraphs(1)}</div></div>{m.related()}{script}{m.footer()}"
         "</body></html>"
     )
 
@@ -351,7 +363,7 @@ def magazine(m: Maker) -> str:
     return (
         f'<!DOCTYPE html><html>{m.head()}<body>{m.menu()}<article class="longread"><header>{m.headline()}<p class="standfirst">'
         f'{m.paragraph()}</p>{m.byline()}</header><p><span class="dropcap">{escape(first[0])}</span>{escape(first[1:])}</p>'
-        f'{m.figure()}{m.paragraphs(2)}{m.heading()}{m.paragraphs(2)}{m.figure()}{m.paragraphs(1)}</article>'
+        f"{m.figure()}{m.paragraphs(2)}{m.heading()}{m.paragraphs(2)}{m.figure()}{m.paragraphs(1)}</article>"
         f'<section class="recirculation">{m.related("div", "recirc-list")}</section>{m.footer()}</body></html>'
     )
 
@@ -379,7 +391,9 @@ def office(m: Maker) -> str:
 
 def sections(m: Maker) -> str:
     """Sections in each other, and answers that open when one clicks."""
-    details = "".join(f"<details><summary>{m.main(h)}</summary><p>{m.paragraph()}</p></details>" for h in m.texts.headings[:3])
+    details = "".join(
+        f"<details><summary>{m.main(h)}</summary><p>{m.paragraph()}</p></details>" for h in m.texts.headings[:3]
+    )
     return (
         f'<!DOCTYPE html><html>{m.head()}<body><header class="hero"><div>{m.headline()}</div>{m.menu()}</header><main><section>'
         f'<div class="inner">{m.paragraphs(2)}</div></section><section class="faq"><div class="inner">{details}</div></section>'
@@ -389,7 +403,9 @@ def sections(m: Maker) -> str:
 
 def abstract(m: Maker) -> str:
     """A paper's page: abstract and references."""
-    references = "".join(f"<li>{m.maybe(f'A. Writer ({1990 + n}). {title}.')}</li>" for n, title in enumerate(m.texts.related))
+    references = "".join(
+        f"<li>{m.maybe(f'A. Writer ({1990 + n}). {title}.')}</li>" for n, title in enumerate(m.texts.related)
+    )
     return (
         f'<html>{m.head()}<body><div class="journal-header">{m.links()}</div><div class="article-details">{m.headline()}'
         f'<ul class="authors"><li>{m.maybe("Maria Laine")}</li></ul><section class="item abstract"><h2>{m.main(m.texts.headings[0])}'
@@ -400,7 +416,9 @@ def abstract(m: Maker) -> str:
 
 def mobile(m: Maker) -> str:
     """For small screens: menus hidden in the page, the text after a long list of links."""
-    drawer = "".join(f'<a class="item" href="/{n}">{t}</a>' for n, t in enumerate((m.texts.menu + m.texts.related) * 2))
+    drawer = "".join(
+        f'<a class="item" href="/{n}">{t}</a>' for n, t in enumerate((m.texts.menu + m.texts.related) * 2)
+    )
     return (
         f'<!doctype html><html amp>{m.head()}<body><amp-sidebar id="drawer" hidden>{drawer}</amp-sidebar><div style="display:none">'
         f'{m.texts.newsletter}</div><main id="content"><div class="amp-wp-article">{m.headline()}<div class="amp-wp-article-content">'

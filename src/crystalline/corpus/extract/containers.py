@@ -133,8 +133,8 @@ def _tar(item: Item, budget: Budget) -> Iterator[Item | Left]:
     yield from _tar_members(item.source, _Metered(item.file, budget), budget)
 
 
-def _tar_members(source: str, stream: IO[bytes], budget: Budget) -> Iterator[Item | Left]:
-    with tarfile.open(fileobj=stream, mode="r|") as archive:
+def _tar_members(source: str, stream: IO[bytes] | RawIOBase, budget: Budget) -> Iterator[Item | Left]:
+    with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|") as archive:
         for info in archive:
             if info.isdir():
                 continue

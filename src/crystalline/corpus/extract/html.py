@@ -7,7 +7,9 @@ Layout is told by line ends: a blank line between paragraphs, a line for each it
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 from lxml import etree
@@ -20,13 +22,19 @@ from crystalline.settings import Extract
 _DECLARED = re.compile(rb"""<(?:meta\b[^>]*?\bcharset|\?xml\b[^>]*?\bencoding)\s*=\s*["']?\s*([\w.:-]+)""", re.I)
 DECLARATION_WITHIN = 4096  # bytes
 
+# Classes that say how a page is divided, and nothing about what is in its parts.
+_GRID = re.compile(
+    r"(?:col|row|grid|container|wrapper|section|box|card|widget|block|inner|elementor|vc)(?![a-z])", re.I
+)
+SENTENCES = 120  # letters in paragraphs, from which on an element holds a text
+
 # Dates are judged by what a page says, never by today's, or the same page would give another result tomorrow.
 _DATES = {"original_date": True, "extensive_search": False, "max_date": "2100-01-01"}
 
 
 def read(item: Item, settings: Extract) -> Text:
     """The main text of a page, or with `everything` all that a reader sees. Raises Unreadable."""
-    data = item.bytes(settings.max_file_mb)
+    data = item.whole(settings.max_file_mb)
     tree = parse(decode(data, item.encoding))
     metadata = _metadata(tree, item.source)
     if settings.everything:
@@ -70,11 +78,58 @@ def parse(text: str) -> HtmlElement:
 
 def main_text(tree: HtmlElement) -> Iterator[str]:
     """The text of an article or the like, without what surrounds it on every page of its site."""
+    body = _main_part(tree)
+    if body is None:
+        return
+    # Of a page of several posts or answers, one was found: those beside it that are made alike belong to it.
+    bodies = [part for post in _alike(tree, body) if (part := _main_part(_page_of(post))) is not None]
+    if sum(_words(part).total() for part in bodies) <= _words(body).total():
+        bodies = [body]
+    for number, part in enumerate(bodies):
+        yield "\n\n" * (number > 0)
+        yield from lines_of(part)
+
+
+def _main_part(tree: HtmlElement) -> etree._Element | None:
     from trafilatura import bare_extraction
 
     found = bare_extraction(tree, include_comments=False, include_tables=True, date_extraction_params=_DATES)
-    if found is not None and found.body is not None:
-        yield from lines_of(found.body)
+    return getattr(found, "body", None)
+
+
+def _alike(tree: HtmlElement, body: etree._Element) -> list[HtmlElement]:
+    """The elements with the tag and classes of the one that holds `body`, if they are texts as well; else []."""
+    found = _words(body)
+    holder, chain = tree, []
+    while holder is not None:  # down to the innermost element that holds nearly all of it
+        chain.append(holder)
+        holder = next((child for child in holder if (_words(child) & found).total() >= 0.9 * found.total()), None)
+    for element in chain:  # the outermost that holds little else
+        name = element.get("class") or ""
+        if _words(element).total() > 2 * found.total() or not (element.tag == "article" or name) or _GRID.match(name):
+            continue
+        same = [other for other in tree.iter(element.tag) if (other.get("class") or "") == name and _is_text(other)]
+        if len(same) > 1 and not any(other in post.iterancestors() for post in same for other in same):
+            return same
+    return []
+
+
+def _page_of(part: HtmlElement) -> HtmlElement:
+    page = document_fromstring("<html><body></body></html>")
+    page.body.append(deepcopy(part))
+    return page
+
+
+def _words(element: etree._Element) -> Counter[str]:
+    return Counter(" ".join(element.itertext()).split()) if isinstance(element.tag, str) else Counter()
+
+
+def _is_text(element: HtmlElement) -> bool:
+    """Whether it holds sentences, and not mostly links."""
+    words = _words(element).total()
+    linked = sum(_words(link).total() for link in element.iter("a"))
+    letters = sum(len("".join(part.itertext())) for part in element.iter("p", "pre", "blockquote"))
+    return letters >= SENTENCES and linked < 0.3 * words
 
 
 def shown(tree: HtmlElement) -> Iterator[str]:
@@ -110,19 +165,30 @@ def _metadata(tree: HtmlElement, source: str) -> dict[str, Any]:
 
 # --- from a tree to lines --------------------------------------------------------------------------------------
 
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
 # Tags of HTML and of trafilatura's trees (head, list, item, row, cell, quote, lb).
-_PARAGRAPHS = frozenset(
-    "article aside blockquote caption details dialog dl fieldset figure figcaption footer form h1 h2 h3 h4 h5 h6 head "
-    "header hgroup hr list main menu nav ol p pre quote section table ul".split()
+_PARAGRAPHS = _set(
+    """
+    article aside blockquote caption details dialog dl fieldset figure figcaption footer form h1 h2 h3 h4 h5 h6
+    head header hgroup hr list main menu nav ol p pre quote section table ul
+    """
 )
-_LINES = frozenset(
-    "address br center dd dir div dt item lb legend li option row summary tbody tfoot thead tr body html".split()
+_LINES = _set(
+    """
+    address br center dd dir div dt item lb legend li option row summary tbody tfoot thead tr body html
+    """
 )
 _LISTS, _ITEMS = frozenset({"ul", "ol", "list"}), frozenset({"li", "item"})
 _ROWS, _CELLS = frozenset({"tr", "row"}), frozenset({"td", "th", "cell"})
-_HIDDEN = frozenset(
-    "script style template noscript title meta link svg math canvas iframe object embed select datalist button input "
-    "textarea audio video map".split()
+_HIDDEN = _set(
+    """
+    script style template noscript title meta link svg math canvas iframe object embed select datalist button
+    input textarea audio video map
+    """
 )
 _NOT_DISPLAYED = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
 _SPACE = re.compile(r"[ \t\n\r\f\v\u00a0]+")

@@ -75,7 +75,7 @@ class Item:
         if self.file.seek(0, 2) > megabytes * 1_000_000:
             raise Unreadable("too large", f"more than {megabytes:,} MB (extract.max_file_mb)")
 
-    def bytes(self, megabytes: int) -> bytes:
+    def whole(self, megabytes: int) -> bytes:
         """All of it. Raises Unreadable when it has more than so many megabytes."""
         self.within(megabytes)
         self.file.seek(0)
@@ -117,5 +117,7 @@ def why(error: Exception) -> tuple[str, str]:
         return "too much memory", "needs more than extract.memory_mb"
     if isinstance(error, RecursionError):
         return "broken", "nested too deeply"
-    said = re.sub(r" object at 0x[0-9a-f]+", "", " ".join(str(error).split()))[:200]  # an address: never twice the same
+    said = re.sub(r" object at 0x[0-9a-f]+", "", " ".join(str(error).split()))[
+        :200
+    ]  # an address: never twice the same
     return "broken", f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -25,7 +25,7 @@ _WIDE = re.compile("[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f]{4}")  # written wi
 
 def read_json(item: Item, settings: Extract) -> Text:
     """The texts of a JSON file, or all of it."""
-    data = item.bytes(settings.max_file_mb)
+    data = item.whole(settings.max_file_mb)
     written = "".join(pieces(data, encoding_of(data, item.encoding)))
     try:
         value = json.loads(written)
@@ -49,7 +49,7 @@ def read_json(item: Item, settings: Extract) -> Text:
 def read_notebook(item: Item, settings: Extract) -> Text:
     """The cells of a Jupyter notebook: text and code; with `everything` what the code printed as well."""
     try:
-        cells = json.loads(item.bytes(settings.max_file_mb))["cells"]
+        cells = json.loads(item.whole(settings.max_file_mb))["cells"]
         parts = [part for cell in cells for part in _cell(cell, settings.everything)]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Unreadable("broken", f"no notebook: {error}") from error

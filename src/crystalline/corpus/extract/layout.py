@@ -11,7 +11,8 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
 EDGE_ROWS = 3  # at the top and at the bottom of a page that may be running titles and page numbers
@@ -65,7 +66,6 @@ class _Line:
     column: int
     left: float = 0.0
     right: float = 0.0
-    words: set[str] = field(default_factory=set)
 
     @property
     def first(self) -> Segment:
@@ -141,7 +141,9 @@ def _cells(rows: list[list[Segment]]) -> Iterator[list[Segment]]:
     place: that is a table.
     """
     for number, row in enumerate(rows):
-        starts = [other.left for near in (number - 1, number + 1) if 0 <= near < len(rows) for other in rows[near][1:]]
+        starts = [
+            other.left for near in (number - 1, number + 1) if 0 <= near < len(rows) for other in rows[near][1:]
+        ]
         cells = row[:1]
         for segment in row[1:]:
             if any(abs(segment.left - start) < ALIGNED / 2 for start in starts):
@@ -270,7 +272,7 @@ def _edge(page: Page, rows: list[list[Segment]]) -> list[tuple[tuple[str, int], 
 def _leading(lines: list[_Line]) -> float:
     """The usual distance of two lines, in font sizes."""
     found = []
-    for previous, line in zip(lines, lines[1:], strict=False):
+    for previous, line in pairwise(lines):
         distance = previous.first.bottom - line.first.bottom
         if previous.column == line.column and 0 < distance < 3 * line.size:
             found.append(round(distance / line.size, 2))

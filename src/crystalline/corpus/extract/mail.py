@@ -71,7 +71,7 @@ def read(item: Item, settings: Extract) -> Text:
 
 
 def _message(item: Item, settings: Extract) -> EmailMessage:
-    message = message_from_bytes(item.bytes(settings.max_file_mb), policy=policy.default)
+    message = message_from_bytes(item.whole(settings.max_file_mb), policy=policy.default)
     if not message.keys():
         raise Unreadable("broken", "no headers of a mail")
     return message

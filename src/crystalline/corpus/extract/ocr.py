@@ -99,7 +99,7 @@ def segments(picture: Image, settings: Extract, scale: float) -> list[layout.Seg
     for text, (left, top, right, bottom), y in found:
         size = bottom - top if bottom - top > 1.45 * usual else usual
         low, high = picture.height - y - 0.2 * size, picture.height - y + 0.8 * size
-        result.append(layout.Segment(text, *(scale * value for value in (left, low, right, high)), scale * size))
+        result.append(layout.Segment(text, scale * left, scale * low, scale * right, scale * high, scale * size))
     return result
 
 

@@ -80,7 +80,7 @@ def read_pptx(item: Item, settings: Extract) -> Text:
 
 def read_old(item: Item, settings: Extract) -> Text:
     """Never: a compound file is an Office document that is encrypted, or one from before 2007."""
-    if "EncryptedPackage".encode("utf-16-le") in item.bytes(settings.max_file_mb):
+    if "EncryptedPackage".encode("utf-16-le") in item.whole(settings.max_file_mb):
         raise Unreadable("encrypted", "opens with a password only")
     raise Unreadable("unknown format", "an Office or Outlook file of the kind before 2007; save it as a newer one")
 
@@ -177,9 +177,7 @@ def _run_text(tree: etree._Element) -> str:
 
 def _shared(element: etree._Element) -> str:
     """A text that cells share, without the pronunciation of Japanese."""
-    return "".join(
-        text.text or "" for text in _named(element, "t") if local(text.getparent()) != "rPh"  # type: ignore[arg-type]
-    )
+    return "".join(text.text or "" for text in _named(element, "t") if local(text.getparent()) != "rPh")
 
 
 def _date_styles(styles: etree._Element) -> list[bool]:

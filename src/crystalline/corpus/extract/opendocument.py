@@ -12,7 +12,9 @@ from crystalline.settings import Extract
 
 MOST_REPEATED = 1000  # of a cell that is given once with a number of times
 
-_NOT_TEXT = frozenset({"tracked-changes", "annotation", "annotation-end", "forms", "sequence-decls", "variable-decls"})
+_NOT_TEXT = frozenset(
+    {"tracked-changes", "annotation", "annotation-end", "forms", "sequence-decls", "variable-decls"}
+)
 _FRAME = frozenset({"date-time", "footer", "header", "page-number"})
 
 
@@ -69,7 +71,9 @@ def _row(row: etree._Element) -> str:
     for cell in row:
         if local(cell) in ("table-cell", "covered-table-cell"):
             text = " ".join(" ".join(_text(part) for part in cell).split())
-            times = next((value for key, value in cell.attrib.items() if key.endswith("}number-columns-repeated")), "1")
+            times = next(
+                (value for key, value in cell.attrib.items() if key.endswith("}number-columns-repeated")), "1"
+            )
             cells += [text] * min(int(times) if times.isdigit() else 1, MOST_REPEATED)
     return "\t".join(cells).rstrip()
 

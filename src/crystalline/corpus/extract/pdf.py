@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import re
 import unicodedata
-from collections.abc import Iterator
 from typing import Any
 
 import pypdfium2
@@ -144,7 +143,7 @@ def _size(textpage: pypdfium2.PdfTextPage, index: int) -> float:
     scale = 1.0
     if raw.FPDFText_GetMatrix(textpage.raw, index, ctypes.byref(matrix)):
         scale = (matrix.c**2 + matrix.d**2) ** 0.5
-    return max(raw.FPDFText_GetFontSize(textpage.raw, index) * scale, 1.0)
+    return max(float(raw.FPDFText_GetFontSize(textpage.raw, index)) * scale, 1.0)
 
 
 def _usual_turn(textpage: pypdfium2.PdfTextPage, count: int) -> int:
@@ -190,5 +189,3 @@ def _metadata(document: pypdfium2.PdfDocument) -> dict[str, Any]:
         "date": "-".join(date.groups()) if date else "",
     }
     return {name: value for name, value in found.items() if value}
-
-

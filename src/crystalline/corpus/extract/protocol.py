@@ -1,4 +1,4 @@
-"""How the process that asks for texts and its child, which reads files, speak: frames of a letter, a length and bytes.
+"""How the process that asks for texts and its child, which reads files, speak: in frames of a letter and bytes.
 
 To the child: JOB (JSON), then DATA when the file is in memory. From the child, after HELLO at its start, for a job:
 BEGIN (the source of a file that is now read), TEXT in pieces, then EXTRACTED or SKIPPED (JSON) for it; SKIPPED

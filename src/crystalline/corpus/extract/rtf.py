@@ -9,7 +9,9 @@ from crystalline.corpus.decoding import is_text_encoding
 from crystalline.corpus.extract.item import Item, Text
 from crystalline.settings import Extract
 
-_TOKEN = re.compile(rb"\\([a-zA-Z]+)(-?\d{1,10})?[ ]?|\\'([0-9a-fA-F]{2})|\\([^a-zA-Z])|([{}])|([^\\{}\r\n]+)|[\r\n]+|\\")
+_TOKEN = re.compile(
+    rb"\\([a-zA-Z]+)(-?\d{1,10})?[ ]?|\\'([0-9a-fA-F]{2})|\\([^a-zA-Z])|([{}])|([^\\{}\r\n]+)|[\r\n]+|\\"
+)
 
 # Groups that hold no text of the document.
 _NOT_TEXT = frozenset(
@@ -28,7 +30,7 @@ _CODE_PAGES = {b"mac": "mac_roman", b"pc": "cp437", b"pca": "cp850"}
 
 def read(item: Item, settings: Extract) -> Text:
     """Paragraphs and rows of tables, without page headers, footers, pictures and comments."""
-    text = "".join(_texts(item.bytes(settings.max_file_mb)))
+    text = "".join(_texts(item.whole(settings.max_file_mb)))
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # puts halves of characters together
     text = re.sub(r"[ ]*\n(?:[ ]*\n)+", "\n\n", text)
     return Text("prose", [text.replace("\t\n", "\n").strip("\n") + "\n"], {})

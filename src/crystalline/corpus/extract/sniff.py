@@ -35,9 +35,7 @@ _MAGIC = (
 _HTML = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S)
 _HTML_TAG = re.compile(rb"<(?:p|div|a|span|h[1-6]|table|ul|br|title|meta|section|article)\b", re.I)
 _HEADER = re.compile(rb"^(?:[A-Za-z][A-Za-z0-9-]*:[^\n]*\n(?:[ \t][^\n]*\n)*)+\r?\n", re.M)
-_MAIL_NAMES = re.compile(
-    rb"^(from|to|subject|date|message-id|received|mime-version|return-path):", re.I | re.M
-)
+_MAIL_NAMES = re.compile(rb"^(from|to|subject|date|message-id|received|mime-version|return-path):", re.I | re.M)
 _ENVELOPE = re.compile(rb"From \S+.*\d{4}\r?\n(?:>?From |[A-Za-z][A-Za-z0-9-]*:)")
 
 _BY_MEDIA_TYPE = {
@@ -67,18 +65,27 @@ _BY_EXTENSION = {
     "mbox": "mbox",
 }
 
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
 # Extensions of files whose text is no prose. Whatever is not here, and has no shebang, is taken for prose.
-_CODE = frozenset(
-    "py pyi pyx pxd c h cc cpp cxx hh hpp hxx inl m mm cu cuh cs java kt kts scala groovy gradle clj cljs go rs "
-    "swift d zig nim v vhd vhdl sv js mjs cjs jsx ts tsx vue svelte php phtml rb pl pm t raku lua r jl hs lhs ml "
-    "mli fs fsi elm ex exs erl hrl lisp lsp cl el scm rkt sql sh bash zsh fish ps1 psm1 bat cmd awk sed tcl vb "
-    "vbs bas pas pp f f77 f90 f95 f03 for ada adb ads asm s cob cbl pro dart sol wat glsl hlsl wgsl frag vert cmake "
-    "mk mak make ninja nix bzl bazel dockerfile tf hcl css scss sass less styl jsp asp aspx erb ejs hbs j2 jinja "
-    "proto thrift graphql gql y yy lex l ll td diff patch m4 ac am in coffee pyw ipy gd".split()
+_CODE = _set(
+    """
+    py pyi pyx pxd c h cc cpp cxx hh hpp hxx inl m mm cu cuh cs java kt kts scala groovy gradle clj cljs go rs
+    swift d zig nim v vhd vhdl sv js mjs cjs jsx ts tsx vue svelte php phtml rb pl pm t raku lua r jl hs lhs ml
+    mli fs fsi elm ex exs erl hrl lisp lsp cl el scm rkt sql sh bash zsh fish ps1 psm1 bat cmd awk sed tcl vb
+    vbs bas pas pp f f77 f90 f95 f03 for ada adb ads asm s cob cbl pro dart sol wat glsl hlsl wgsl frag vert
+    cmake mk mak make ninja nix bzl bazel dockerfile tf hcl css scss sass less styl jsp asp aspx erb ejs hbs j2
+    jinja tex sty cls proto thrift graphql gql y yy lex l ll td diff patch m4 ac am in coffee pyw ipy gd
+    """
 )
-_DATA = frozenset(
-    "xml xsd xsl xslt svg rdf owl kml gpx plist yaml yml toml ini cfg conf properties env json5 geojson topojson "
-    "po pot ts strings resx lock log rss atom opml tei dtd bib ris srt vtt sub tmx xliff".split()
+_DATA = _set(
+    """
+    xml xsd xsl xslt svg rdf owl kml gpx plist yaml yml toml ini cfg conf properties env json5 geojson topojson
+    po pot ts strings resx lock log rss atom opml tei dtd bib ris srt vtt sub tmx xliff dat list map desktop service
+    """
 )
 _CODE_NAMES = frozenset(
     ["makefile", "dockerfile", "rakefile", "gemfile", "jenkinsfile", "vagrantfile", "cmakelists.txt"]

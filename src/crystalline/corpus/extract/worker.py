@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import Any, BinaryIO, cast
 
-from crystalline.corpus.decoding import NotText
 from crystalline.corpus.extract import containers, formats
 from crystalline.corpus.extract.item import Item, Unreadable, why
 from crystalline.corpus.extract.protocol import (
@@ -34,8 +33,10 @@ from crystalline.settings import Extract
 PIECE = 1 << 18  # characters of text in a frame
 
 # Events of Python's audit hooks by which code could reach out of this process.
-_OUTWARD = ("socket.connect", "socket.bind", "socket.getaddrinfo", "subprocess.Popen", "os.exec", "os.posix_spawn")
-_OUTWARD += ("os.system", "os.fork", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate")
+_OUTWARD = (
+    *("socket.connect", "socket.bind", "socket.getaddrinfo", "subprocess.Popen", "os.exec", "os.posix_spawn"),
+    *("os.system", "os.fork", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate"),
+)
 
 
 def main() -> None:
