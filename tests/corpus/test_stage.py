@@ -354,30 +354,3 @@ def test_a_file_of_300_megabytes_takes_less_than_100_of_memory(tmp_path, run):
     text, memory = peak_memory(write_and_name(tmp_path / "large.txt", 300_000_000), run)
     assert text >= 300_000_000
     assert memory < 100_000_000
-
-
-def test_documents_of_other_formats_are_read_and_named(tmp_path, texts, run):
-    """A PDF, a letter, and a page in an archive, in a folder with text."""
-    made = Path(__file__).parent / "extract"
-    sys.path.insert(0, str(made))
-    from made_files import PARAGRAPHS, docx, zipped
-    from made_pdfs import document
-
-    sys.path.remove(str(made))
-    (texts / "paper.pdf").write_bytes(document([(False, prose(3000, 200).replace("\n", " "))]))
-    (texts / "letter.docx").write_bytes(docx())
-    (texts / "pages.zip").write_bytes(zipped({"a/page.html": f"<html><body><p>{prose(3000, 201)}</p></body></html>"}))
-    report = stage.build(settings_for(texts), run)
-    train, held_out = check(report, run)
-    found = {document.source: document.text for document in train + held_out}
-    assert PARAGRAPHS[0] in found[str(texts / "letter.docx")]
-    assert "naïve" in found[str(texts / "paper.pdf")]
-    assert "naïve" in found[f"{texts / 'pages.zip'}!a/page.html"]
-    assert {"pdf": 1, "docx": 1, "html": 1}.items() <= report["files"]["encodings"].items()
-
-
-def test_other_settings_of_extraction_make_another_corpus(texts, run):
-    settings = settings_for(texts)
-    first = stage.source_fingerprint(settings.corpus, settings.extract)
-    assert first == stage.source_fingerprint(settings.corpus)
-    assert first != stage.source_fingerprint(settings.corpus, Extract(everything=True))
