@@ -41,6 +41,31 @@ def test_running_titles_and_page_numbers_stay_with_everything():
     assert only(pdf, everything=True).text.count("A running title") >= 2
 
 
+def test_titles_of_chapters_go_by_their_page_numbers_and_rows_of_tables_stay():
+    from io import BytesIO
+
+    from reportlab.pdfgen.canvas import Canvas
+
+    data = BytesIO()
+    canvas = Canvas(data, invariant=1)
+    for page in range(12):
+        canvas.setFont("Vera", 9)
+        canvas.drawString(60, 800, f"Chapter {page // 2 + 1}: About {EN.headings[page // 3]}")
+        canvas.drawString(500, 800, f"{page + 5}")
+        canvas.setFont("Vera", 11)
+        canvas.drawString(60, 760, f"{page * 7}")  # at the same place, but no page number
+        canvas.drawString(160, 760, f"{page * 3}")
+        for row in range(30):
+            canvas.drawString(60, 740 - 14 * row, f"{EN.paragraphs[(page + row) % 9][:60]} {page}-{row}")
+        canvas.showPage()
+    canvas.save()
+    text = only(data.getvalue()).text
+    assert "Chapter" not in text
+    for page in range(12):
+        assert f"{page * 7} {page * 3}" in text.replace("\t", " ")
+        assert f" {page}-29" in text
+
+
 def test_divided_words_are_made_whole():
     lines = [
         "The light-", "house keeper wrote a well-", "known book about light-", "houses. It is a well-known book. In",

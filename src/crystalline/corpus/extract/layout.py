@@ -7,7 +7,6 @@ joined to paragraphs, and words that were divided at the end of a line are made 
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from itertools import pairwise
 from statistics import median
 
 EDGE_ROWS = 3  # at the top and at the bottom of a page that may be running titles and page numbers
+REPEATED = 3  # pages on which the same text is a running title
 SAME_PLACE = 0.02  # of the page's height
 COLUMN_ROWS = 3  # least in a column
 COLUMN_WIDTH = 8.0  # least, in font sizes
@@ -31,6 +31,7 @@ _BULLET = re.compile(r"(?:[•‣◦▪●■–—*·]|-(?=\s)|\(?(?:\d{1,3}|[a
 _ENDED = re.compile(r"[.!?:;…。！？؟۔»”\"')\]]$")
 HYPHENS = "-\u00ad\u2010"
 _SOFT = "\u00ad"  # shown only where it divides a word
+_NUMBER = re.compile(r"\d+|\b[ivxlc]+\b")
 _WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 
 
@@ -234,24 +235,25 @@ def _rows(segments: list[Segment]) -> list[list[Segment]]:
 
 
 def _without_running_titles(pages: list[Page]) -> list[Page]:
-    """Without what stands at the same place at the top or bottom of several pages, numbers aside."""
+    """Without page numbers, and what stands with or without one at the same place at the top or bottom of pages."""
     edges = [[_edge(page, rows) for rows in _edges(page)] for page in pages]
     seen = Counter(  # on how many pages a text stands at about this height
         key
         for page in edges
         for key in {(text, height + shift) for edge in page for (text, height), _ in edge for shift in (-1, 0, 1)}
     )
-    needed = max(2, min(3, len(pages)), math.ceil(0.3 * len(pages)))
+    needed = max(2, min(REPEATED, len(pages)))
+    shift = _page_numbering(edges)
     kept = []
-    for page, sides in zip(pages, edges, strict=True):
-        running: list[int] = []
+    for index, (page, sides) in enumerate(zip(pages, edges, strict=True)):
+        running: set[int] = set()
         for edge in sides:
-            for key, row in edge:  # from the outside in, up to the first that is the page's own
-                if seen[key] < needed:
+            for place, (key, row) in enumerate(edge):  # from the outside in, up to the first that is the page's own
+                numbered = place == 0 and shift is not None and index + shift in _end_numbers(row)
+                if seen[key] < needed and not numbered:
                     break
-                running += [id(segment) for segment in row]
-        gone = set(running)
-        kept.append(Page([segment for segment in page.segments if id(segment) not in gone], page.height))
+                running |= {id(segment) for segment in row}
+        kept.append(Page([segment for segment in page.segments if id(segment) not in running], page.height))
     return kept
 
 
@@ -261,12 +263,33 @@ def _edges(page: Page) -> list[list[list[Segment]]]:
 
 
 def _edge(page: Page, rows: list[list[Segment]]) -> list[tuple[tuple[str, int], list[Segment]]]:
-    """((text with # for numbers, height on the page in steps), row) of each row."""
-    found = []
-    for row in rows:
-        text = re.sub(r"\d+|\b[ivxlc]+\b", "#", " ".join(s.text for s in row).lower())
-        found.append(((" ".join(text.split()), round(row[0].middle / (SAME_PLACE * page.height or 1))), row))
-    return found
+    """((text with # for page numbers, height on the page in steps), row) of each row."""
+    return [((_title(row), round(row[0].middle / (SAME_PLACE * page.height or 1))), row) for row in rows]
+
+
+def _title(row: list[Segment]) -> str:
+    """The text of a row, with # for what may be a page number: at its ends, and all numbers of "page 3 of 10"."""
+    words = " ".join(segment.text for segment in row).lower().split()
+    if len(words) == 1 or any(letter.isalpha() for word in words for letter in word):  # else numbers of a table
+        for place in range(len(words)) if len(words) <= 4 else (0, -1):
+            words[place] = _NUMBER.sub("#", words[place])
+    return " ".join(words)
+
+
+def _end_numbers(row: list[Segment]) -> set[int]:
+    words = " ".join(segment.text for segment in row).split()
+    return {int(word) for word in (*words[:1], *words[-1:]) if word.isascii() and word.isdigit() and len(word) < 6}
+
+
+def _page_numbering(edges: list[list[list[tuple[tuple[str, int], list[Segment]]]]]) -> int | None:
+    """What to add to a page's place to get the number that is printed on it; None when they have none."""
+    shifts = Counter(
+        number - index
+        for index, page in enumerate(edges)
+        for number in {number for edge in page for _, row in edge[:1] for number in _end_numbers(row)}
+    )
+    shift, count = max(shifts.items(), key=lambda item: item[1], default=(0, 0))
+    return shift if count >= max(REPEATED, 0.5 * len(edges)) else None
 
 
 def _leading(lines: list[_Line]) -> float:

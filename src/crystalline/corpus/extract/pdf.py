@@ -81,13 +81,14 @@ def _segments(page: pypdfium2.PdfPage) -> tuple[list[layout.Segment], int, float
     segments: list[layout.Segment] = []
     text: list[str] = []
     left = right = base = size = 0.0
-    meaningless = counted = 0
+    first = last = meaningless = counted = 0
 
     def end() -> None:
         whole = _LIGATURES.sub(lambda found: unicodedata.normalize("NFKC", found.group()), "".join(text)).strip()
         whole = whole[:-1].replace("\u00ad", "") + whole[-1:]
         if whole:
-            segments.append(layout.Segment(whole, left, base - 0.2 * size, right, base + 0.8 * size, size))
+            own = _size(textpage, (first + last) // 2)  # the first character may be a bullet, or an initial
+            segments.append(layout.Segment(whole, left, base - 0.2 * own, right, base + 0.8 * own, own))
         text.clear()
 
     for index in range(count):
@@ -112,7 +113,8 @@ def _segments(page: pypdfium2.PdfPage) -> tuple[list[layout.Segment], int, float
         if text:
             left, right = min(left, start), max(right, stop)
         else:
-            left, right, base, size = start, stop, y, _size(textpage, index)
+            left, right, base, size, first = start, stop, y, _size(textpage, index), index
+        last = index
         text.append(character)
     end()
     textpage.close()
