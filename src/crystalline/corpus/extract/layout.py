@@ -31,7 +31,7 @@ _BULLET = re.compile(r"(?:[•‣◦▪●■–—*·]|-(?=\s)|\(?(?:\d{1,3}|[a
 _ENDED = re.compile(r"[.!?:;…。！？؟۔»”\"')\]]$")
 HYPHENS = "-\u00ad\u2010"
 _SOFT = "\u00ad"  # shown only where it divides a word
-_NUMBER = re.compile(r"\d+|\b[ivxlc]+\b")
+_NUMBER = re.compile(r"\W*(?:\d+|[ivxlc]+)\W*")
 _WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 
 
@@ -272,7 +272,8 @@ def _title(row: list[Segment]) -> str:
     words = " ".join(segment.text for segment in row).lower().split()
     if len(words) == 1 or any(letter.isalpha() for word in words for letter in word):  # else numbers of a table
         for place in range(len(words)) if len(words) <= 4 else (0, -1):
-            words[place] = _NUMBER.sub("#", words[place])
+            if _NUMBER.fullmatch(words[place]):
+                words[place] = "#"
     return " ".join(words)
 
 
