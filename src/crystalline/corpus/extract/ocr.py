@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 FIX = "install Tesseract's languages: apt-get install tesseract-ocr (and tesseract-ocr-deu, ... for more)"
 MOST_DOTS = 100_000_000  # of a picture
 LEAST_WIDTH, LEAST_HEIGHT = 40, 12  # dots; nothing smaller holds a word
-FINE = 2_000_000  # dots; a picture with fewer, such as a screenshot, is enlarged, since its letters are small
+SMALL = 2_000_000  # dots; a picture with fewer, such as a screenshot, is enlarged, since its letters are small
+LARGE = 9_000_000  # dots; one with more is made smaller, which is faster: A4 at 300 dpi has so many
 MOST_LANGUAGES = 4  # that are used by themselves
 CERTAIN_LINE, CERTAIN_PAGE = 40, 55  # percent of confidence; below it, it was a photograph and no text
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
@@ -57,12 +58,13 @@ def read(item: Item, settings: Extract) -> Text:
                 raise Unreadable("too large", f"{frame.width} x {frame.height} dots")
             worker.beat()
             grey = _grey(ImageOps.exif_transpose(frame))
-            scale = 1
             if grey.width < LEAST_WIDTH or grey.height < LEAST_HEIGHT:
                 continue
-            if grey.width * grey.height < FINE:
-                scale = 2
-                grey = grey.resize((2 * grey.width, 2 * grey.height), Image.Resampling.BICUBIC)
+            dots = grey.width * grey.height
+            scale = 2.0 if dots < SMALL else min(1.0, (LARGE / dots) ** 0.5)
+            if scale != 1:
+                size = (round(scale * grey.width), round(scale * grey.height))
+                grey = grey.resize(size, Image.Resampling.BICUBIC)
             try:
                 pages.append(layout.Page(segments(grey, settings, 1 / scale), grey.height / scale))
             except Missing as missing:
@@ -75,8 +77,10 @@ def segments(picture: Image, settings: Extract, scale: float) -> list[layout.Seg
 
     Raises Missing.
     """
-    import tesserocr
-
+    try:
+        import tesserocr
+    except ImportError as error:  # there are systems that it has not been built for
+        raise Missing("install tesserocr: pip install tesserocr") from error
     api = _tesseract(languages(settings.languages))
     api.SetImage(picture)
     api.SetSourceResolution(settings.dpi)
