@@ -55,6 +55,23 @@ def test_everything_is_all_that_is_seen(pages):
     assert len(web_pages.tokens("".join(html.shown(html.parse(page))))) > len(web_pages.tokens(ours(page)))
 
 
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ("<p>Hello <b>there</b>.</p>", "Hello there."),
+        (
+            "<nav><a href=/>Home</a></nav><p>We are closed on Monday.</p><footer>2024</footer>",
+            "We are closed on Monday.",
+        ),
+        ("<ul><li>one</li><li>two</li></ul>", "- one\n- two"),
+        ("<table><tr><th>Name</th><th>Count</th></tr><tr><td>a</td><td>1</td></tr></table>", "Name\tCount\na\t1"),
+        ("<div id='cookie-consent'>We use cookies.</div><pre>int main;\n  return;</pre>", "int main;\n  return;"),
+    ],
+)
+def test_short_pages_keep_their_layout(body, text):
+    assert ours(f"<html><body>{body}</body></html>") == text
+
+
 BODY = "<p>" + "A paragraph with enough words to be the main text of a page. " * 5 + "</p>"
 
 

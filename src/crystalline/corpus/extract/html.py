@@ -15,7 +15,7 @@ from typing import Any
 from lxml import etree
 from lxml.html import HtmlElement, HTMLParser, document_fromstring
 
-from crystalline.corpus.decoding import MARKS, UTF8, NotText, encoding_of, is_text_encoding
+from crystalline.corpus.decoding import MARKS, NotText, encoding_of, is_text_encoding
 from crystalline.corpus.extract.item import Item, Text, Unreadable
 from crystalline.settings import Extract
 
@@ -27,6 +27,13 @@ _GRID = re.compile(
     r"(?:col|row|grid|container|wrapper|section|box|card|widget|block|inner|elementor|vc)(?![a-z])", re.I
 )
 SENTENCES = 120  # letters in paragraphs, from which on an element holds a text
+
+SHORT = 250  # letters of main text; trafilatura takes pages with fewer as they are
+_FRAME_TAGS = frozenset({"nav", "header", "footer", "aside", "form", "dialog"})
+_FRAME_ROLES = frozenset({"navigation", "banner", "contentinfo", "search", "dialog", "alertdialog", "complementary"})
+_FRAME_NAMES = re.compile(
+    r"\b(?:nav(?:bar|igation)?|menu|footer|sidebar|cookies?|consent|breadcrumbs?|comments)\b", re.I
+)
 
 # Dates are judged by what a page says, never by today's, or the same page would give another result tomorrow.
 _DATES = {"original_date": True, "extensive_search": False, "max_date": "2100-01-01"}
@@ -52,13 +59,14 @@ def decode(data: bytes, declared: str = "") -> str:
     if b"\0" in data and not data.startswith(tuple(mark for mark, _ in MARKS)):
         raise NotText("binary")
     guess = ""
-    try:
-        guess = encoding_of(data, said[0] if said else "")
-    except NotText as reason:
-        if reason.reason == "binary":
-            raise
-    if guess in (UTF8, *said) or guess.startswith("utf-"):
-        return data.decode(guess)
+    for name in said or [""]:
+        try:
+            guess = encoding_of(data, name)
+        except NotText as reason:
+            if reason.reason == "binary":
+                raise
+        if guess == name or guess.startswith("utf-"):
+            return data.decode(guess)
     # A few broken bytes are no reason to take a page for one in another encoding, or to lose it.
     as_utf8 = data.decode("utf-8", "replace")
     broken = as_utf8.count("\ufffd")
@@ -81,6 +89,10 @@ def main_text(tree: HtmlElement) -> Iterator[str]:
     body = _main_part(tree)
     if body is None:
         return
+    if len("".join(body.itertext())) < SHORT:
+        # Of so short a page trafilatura gives all words in a row, also those of menus and footers.
+        yield from lines_of(_without_frame(tree))
+        return
     # Of a page of several posts or answers, one was found: those beside it that are made alike belong to it.
     bodies = [part for post in _alike(tree, body) if (part := _main_part(_page_of(post))) is not None]
     if sum(_words(part).total() for part in bodies) <= _words(body).total():
@@ -88,6 +100,17 @@ def main_text(tree: HtmlElement) -> Iterator[str]:
     for number, part in enumerate(bodies):
         yield "\n\n" * (number > 0)
         yield from lines_of(part)
+
+
+def _without_frame(tree: HtmlElement) -> HtmlElement:
+    """A copy of a page without its menus, header, footer and dialogs, where they are called so."""
+    page = deepcopy(tree)
+    for element in list(page.iter(etree.Element)):
+        told = f"{element.get('class') or ''} {element.get('id') or ''}"
+        named = _FRAME_NAMES.search(told) and element.tag not in ("html", "body", "main", "article")
+        if named or element.tag in _FRAME_TAGS or element.get("role") in _FRAME_ROLES:
+            element.drop_tree()
+    return page
 
 
 def _main_part(tree: HtmlElement) -> etree._Element | None:
