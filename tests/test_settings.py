@@ -66,7 +66,7 @@ def test_every_problem_is_told_at_once_with_its_origin_and_the_nearest_name(file
     )
     found = problems(
         path,
-        {"CLLM_SCHEDULER_NAM": "linear", "CLLM_STRAY": "1", "CLLM_TRAINING_POSITIONS": "13"},
+        {"CLLM_SCHEDULER_NAM": "linear", "CLLM_ZEBU": "1", "CLLM_TRAINING_POSITIONS": "13"},
         {"training.minutes": -1.0, "optimizer.name": "adam", "optimizer.beta1": True, "model.heads": 1.5},
     )
     expected = [
@@ -78,7 +78,7 @@ def test_every_problem_is_told_at_once_with_its_origin_and_the_nearest_name(file
         (f"{path}: corpus.source = 'text'", "list"),
         (f"{path}: optimizer.momentum = nan", "finite"),
         ("environment CLLM_SCHEDULER_NAM: no setting scheduler.nam", "did you mean 'name'?"),
-        ("environment CLLM_STRAY: no section [stray]", "use one of: checkpointing, corpus"),
+        ("environment CLLM_ZEBU: no section [zebu]", "use one of: checkpointing, corpus, extract"),
         ("environment CLLM_TRAINING_POSITIONS: training.positions = 13", "12 or 144"),
         ("the command line: training.minutes = -1.0", "greater than 0"),
         ("the command line: optimizer.name = 'adam'", "'muon', 'adamw' or 'sgd'"),

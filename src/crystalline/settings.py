@@ -97,6 +97,36 @@ class Crawl(Section):
     verify_certificates: bool = Field(True, description="refuse sites whose certificate is not valid")
 
 
+class Extract(Section):
+    """How text is taken out of files and pages. A file over a limit is skipped and named."""
+
+    everything: bool = Field(
+        False, description="keep menus, page headers, raw JSON and the like too, not only the main text"
+    )
+    ocr: Literal["auto", "never", "always"] = Field(
+        "auto", description="recognise text in images; auto: also on PDF pages that have no text; always: on all"
+    )
+    languages: AutoStr = Field(
+        None, pattern=r"^[A-Za-z0-9_/]+([+,][A-Za-z0-9_/]+)*$",
+        description="for recognition, such as eng+deu; auto: those installed, if they are four at most, else eng",
+    )  # fmt: skip
+    dpi: int = Field(300, ge=72, le=1200, description="resolution at which PDF pages are recognised")
+    pages: str = Field(
+        "", pattern=r"^(\d+(-\d*)?(,\d+(-\d*)?)*)?$", description="pages of PDFs to read, such as 1-5,8,20-"
+    )
+    max_file_mb: int = Field(
+        512, ge=1, le=65536, description="largest file, except plain text, tables and archives, which have no limit"
+    )
+    max_expanded_mb: int = Field(8192, ge=1, le=1_048_576, description="most that is unpacked from one archive")
+    max_ratio: int = Field(200, ge=2, le=100_000, description="most that an archive may grow when it is unpacked")
+    max_members: int = Field(100_000, ge=1, le=100_000_000, description="most files in one archive")
+    max_depth: int = Field(5, ge=1, le=50, description="archives and mails inside of each other")
+    seconds: float = Field(
+        60.0, gt=0, le=86_400, description="processor time for one file, or for each page that is recognised"
+    )
+    memory_mb: int = Field(2048, ge=512, le=1_048_576, description="memory of the process that reads files")
+
+
 class Tokenizer(Section):
     """How text is cut into tokens."""
 
@@ -254,6 +284,7 @@ class Settings(Section):
 
     corpus: Corpus = Corpus()
     crawl: Crawl = Crawl()
+    extract: Extract = Extract()
     tokenizer: Tokenizer = Tokenizer()
     model: Model = Model()
     training: Training = Training()

@@ -32,14 +32,14 @@ def test_every_entry_comes_out_once_with_what_happens_to_it(tmp_path):
     root = make(
         tmp_path / "s", "a.txt", "code.unknown-extension", "no_extension", "deep/er/b.rst", ".env",
         ".git/config", "__pycache__/x.txt", "node_modules/p/i.js", "site-packages/p.py", "page.HTML",
-        "letter.docx", "photo.JPG", "run/crystalline.toml", "run/manifest.json", "run/corpus/train.jsonl",
+        "letter.docx", "photo.JPG", "song.MP3", "run/crystalline.toml", "run/manifest.json", "run/corpus/train.jsonl",
     )  # fmt: skip
     os.mkfifo(root / "pipe")
     assert outcome(root) == {
         "a.txt": "read", "code.unknown-extension": "read", "no_extension": "read", "deep/er/b.rst": "read",
         ".env": "hidden", ".git": "not entered", "__pycache__": "not entered", "node_modules": "not entered",
-        "site-packages": "not entered", "page.HTML": "unknown format", "letter.docx": "unknown format",
-        "photo.JPG": "binary", "run": "run folder", "pipe": "special file",
+        "site-packages": "not entered", "page.HTML": "read", "letter.docx": "read", "photo.JPG": "read",
+        "song.MP3": "binary", "run": "run folder", "pipe": "special file",
     }  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def test_a_named_file_is_judged_by_content_not_by_extension(tmp_path):
         "read" if isinstance(found, File) else found.reason
         for found in walk(settings_for(root / "notes.so", root / ".hidden", root / "page.html").corpus)
     ]
-    assert reasons == ["read", "read", "unknown format"]
+    assert reasons == ["read", "read", "read"]
 
 
 def test_order_is_by_path_whatever_the_order_of_sources(tmp_path):

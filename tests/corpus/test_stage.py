@@ -12,9 +12,11 @@ from corpus_texts import prose, settings_for
 
 from crystalline.corpus import decoding, stage
 from crystalline.corpus.documents import clean, original
+from crystalline.corpus.extract import extraction
 from crystalline.corpus.split import fraction
 from crystalline.errors import EXIT_DAMAGED, UserError
 from crystalline.run_folder import RunFolder, damage
+from crystalline.settings import Extract
 
 
 def both(run):
@@ -52,16 +54,20 @@ def test_mixed_folder_adds_up_and_everything_is_accounted_for(tmp_path, texts, r
     (texts / "empty.txt").touch()
     (texts / "blank.txt").write_text(" \n\t\n")
     (texts / "data").write_bytes(bytes(1000))
-    (texts / "photo.png").write_bytes(b"not looked at")
-    (texts / "page.html").write_text("<p>later</p>")
+    (texts / "song.mp3").write_bytes(b"not looked at")
+    (texts / "page.html").write_text(f"<html><body><article><p>{prose(900, 101)}</p></article></body></html>")
+    (texts / "broken.pdf").write_bytes(b"%PDF-1.7 and nothing more")
     (texts / ".git").mkdir()
     (texts / "broken.txt").write_bytes(b"\xff\xfe\x00\xd8\x41\x00")
+    (html,) = extraction.extract(extraction.Raw("", texts / "page.html"), Extract())
+    page = "".join(html.text)
     settings = settings_for(texts)
     report = stage.build(settings, run)
     check(report, run)
-    assert report["files"]["read"] == 35
+    assert report["files"]["read"] == 36
+    assert report["files"]["encodings"] == {"utf-8": 34, "cp1250": 1, "html": 1}
     skipped = {reason: entry["count"] for reason, entry in report["files"]["skipped"].items()}
-    assert skipped == {"binary": 2, "unknown format": 1, "undecodable": 1}
+    assert skipped == {"binary": 2, "broken": 1, "undecodable": 1}
     assert report["files"]["skipped"]["undecodable"]["names"] == [str(texts / "broken.txt")]
     assert report["folders_skipped"] == {"not entered": {"count": 1, "names": [str(texts / ".git")]}}
     assert report["documents"]["removed"] == {"duplicate": 1, "empty": 2}
@@ -70,11 +76,11 @@ def test_mixed_folder_adds_up_and_everything_is_accounted_for(tmp_path, texts, r
     assert report["bytes"]["in"] == sum(
         len("".join(decoding.pieces(path, decoding.encoding_of(path))).encode())
         for path in texts.rglob("*")
-        if path.is_file() and path.name not in ("data", "photo.png", "page.html", "broken.txt")
-    )
+        if path.is_file() and path.name not in ("data", "song.mp3", "page.html", "broken.txt", "broken.pdf")
+    ) + len(page.encode())
     lines = [json.loads(line) for line in (run.corpus / "skipped.jsonl").read_text().splitlines()]
     assert [Path(line["source"]).name for line in lines] == [
-        ".git", "broken.txt", "data", "page.html", "photo.png"
+        ".git", "broken.pdf", "broken.txt", "data", "song.mp3"
     ]  # fmt: skip
     assert report["fingerprint"] == stage.source_fingerprint(settings.corpus)
 
@@ -182,10 +188,10 @@ def test_only_binary_files_are_named(tmp_path, run):
     folder = tmp_path / "pictures"
     folder.mkdir()
     for name in "abcde":
-        (folder / f"{name}.png").touch()
+        (folder / f"{name}.mp3").touch()
     (folder / "noise").write_bytes(bytes(99))
     error = failure(settings_for(folder), run)
-    assert f"6 files skipped (binary): {folder / 'a.png'}, {folder / 'b.png'}" in error.why
+    assert f"6 files skipped (binary): {folder / 'a.mp3'}, {folder / 'b.mp3'}" in error.why
 
 
 def test_too_little_text_says_how_much_there_is(tmp_path, run):
@@ -224,21 +230,21 @@ def test_a_file_that_may_not_be_read_is_named_and_the_rest_goes_on(texts, run, m
 
 def test_a_file_that_changes_while_it_is_read(texts, run, monkeypatch):
     changing = texts / "part0" / "text4.md"
-    real = stage.encoding_of
+    real = extraction.encoding_of
 
-    def judge_then_change(path):
-        encoding = real(path)
+    def judge_then_change(path, declared):
+        encoding = real(path, declared)
         if path == changing:
             path.write_bytes(b"\xff\xff\xff")
         return encoding
 
-    monkeypatch.setattr(stage, "encoding_of", judge_then_change)
+    monkeypatch.setattr(extraction, "encoding_of", judge_then_change)
     assert f"{changing} changed while it was being read" in failure(settings_for(texts), run).why
 
 
 def test_names_are_limited_in_the_report_only(texts, run):
     for number in range(70):
-        (texts / f"{number}.png").touch()
+        (texts / f"{number}.mp3").touch()
     report = stage.build(settings_for(texts), run)
     entry = report["files"]["skipped"]["binary"]
     assert (entry["count"], len(entry["names"])) == (70, 50)

@@ -33,6 +33,7 @@ from crystalline.errors import (
 VERBS = {
     "crawl": "fetch the pages of websites, politely; go on, or fetch what changed",
     "new": "make a run folder for a folder or file with text",
+    "extract": "show or write the text in files of any format: PDF, scans, office documents, pages, mails, archives",
     "plan": "show what a run would take: parameters, memory, minutes, expected loss",
     "run": "do whatever is missing, from text to trained model",
     "train": "train, or go on training, the model of a run",

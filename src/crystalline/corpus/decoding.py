@@ -9,10 +9,16 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 PIECE = 1 << 20  # bytes
 SAMPLE = 16_384  # bytes around the first one that is not UTF-8, from which an older encoding is guessed
+
+# A file by its path, bytes in memory, or an open file that can be searched.
+Content = Path | bytes | BinaryIO
 
 # Longest first: UTF-32's mark begins with UTF-16's. These codecs take the mark off.
 MARKS = (
@@ -37,44 +43,68 @@ class NotText(Exception):
         self.reason, self.detail = reason, detail
 
 
-def encoding_of(path: Path) -> str:
-    """The encoding in which all of `path` can be decoded: UTF-8, UTF-16 or UTF-32 with a mark, or a guess.
+def encoding_of(content: Content, declared: str = "") -> str:
+    """The encoding in which all of a file can be decoded: UTF-8, UTF-16 or UTF-32 with a mark, the one that was
+    `declared` (by a server or a page), or a guess.
 
     Raises NotText, or OSError when the file cannot be read.
     """
-    with open(path, "rb") as file:
+    with opened(content) as file:
         head = file.read(4)
     encoding = next((name for mark, name in MARKS if head.startswith(mark)), UTF8)
-    bad = _first_bad_byte(path, encoding)
+    bad = _first_bad_byte(content, encoding)
     if bad is None:
         return encoding
     if encoding != UTF8:
         raise NotText("undecodable", f"not {encoding} at byte {bad}, though it says so")
-    guess = _guess(path, bad)
-    if guess is None or _first_bad_byte(path, guess) is not None:
+    if declared and is_text_encoding(declared) and _first_bad_byte(content, declared) is None:
+        return declared
+    guess = _guess(content, bad)
+    if guess is None or _first_bad_byte(content, guess) is not None:
         raise NotText("undecodable", f"not UTF-8 at byte {bad}, and no other encoding fits")
     return guess
 
 
-def pieces(path: Path, encoding: str) -> Iterator[str]:
-    """The text of `path` in pieces of about a megabyte, without a byte order mark.
+def pieces(content: Content, encoding: str) -> Iterator[str]:
+    """The text of a file in pieces of about a megabyte, without a byte order mark.
 
     Raises UnicodeError when the text is not in `encoding`, or OSError.
     """
     decoder = codecs.getincrementaldecoder(encoding)("strict")
-    with open(path, "rb") as file:
+    with opened(content) as file:
         while data := file.read(PIECE):
             yield decoder.decode(data)
         yield decoder.decode(b"", final=True)
 
 
-def _first_bad_byte(path: Path, encoding: str) -> int | None:
-    """About where `path` stops being text in `encoding`, or None. Raises NotText when it is binary."""
+def is_text_encoding(name: str) -> bool:
+    """Whether Python can decode text by this name (not so "base64", nor a name that a server made up)."""
+    try:
+        return bool(codecs.lookup(name)._is_text_encoding)  # what bytes.decode looks at
+    except (LookupError, ValueError):  # ValueError: a NUL in the name
+        return False
+
+
+@contextmanager
+def opened(content: Content) -> Iterator[BinaryIO]:
+    """A content from its beginning; an open file is not closed."""
+    if isinstance(content, bytes):
+        yield BytesIO(content)
+    elif isinstance(content, Path):
+        with open(content, "rb") as file:
+            yield file
+    else:
+        content.seek(0)
+        yield content
+
+
+def _first_bad_byte(content: Content, encoding: str) -> int | None:
+    """About where a file stops being text in `encoding`, or None. Raises NotText when it is binary."""
     wide = encoding in ("utf-16", "utf-32")  # has zero bytes by nature, so it is judged by its text
     position = 0
     try:
         decoder = codecs.getincrementaldecoder(encoding)("strict")
-        with open(path, "rb") as file:
+        with opened(content) as file:
             while data := file.read(PIECE):
                 if not wide:
                     _refuse_binary(data)
@@ -97,11 +127,11 @@ def _refuse_binary(data: bytes) -> None:
         raise NotText("binary")
 
 
-def _guess(path: Path, bad: int) -> str | None:
+def _guess(content: Content, bad: int) -> str | None:
     """The most likely encoding of text that is not UTF-8 at byte `bad`, from a sample around it."""
     from charset_normalizer import from_bytes
 
-    with open(path, "rb") as file:
+    with opened(content) as file:
         file.seek(max(0, bad - SAMPLE // 2))
         best = from_bytes(file.read(SAMPLE)).best()
     return best.encoding if best else None

@@ -15,26 +15,19 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from crystalline.errors import UserError
-from crystalline.settings import Corpus
+from crystalline.settings import Corpus, Extract
 
 # Raised when reading, cleaning or dividing changes, so that corpora made the old way are made again.
-VERSION = 1
+VERSION = 2
 
 # Folders that hold other people's packages, or what programs write for themselves.
 SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules", "site-packages", "dist-packages"})
 
-# Formats that hold text, but not as plain text.
-UNKNOWN_FORMATS = frozenset(
-    {"html", "htm", "xhtml", "mhtml", "pdf", "ps", "eps", "djvu", "epub", "mobi", "azw3"}
-    | {"doc", "docx", "dot", "dotx", "rtf", "odt", "ott", "xls", "xlsx", "ods", "ppt", "pptx", "odp"}
-    | {"eml", "msg", "mbox"}
-)
-
-# Known without a look inside. Everything else is judged by its content.
+# Known to hold no text, or none that is read, without a look inside. Everything else is judged by its content.
 BINARY_FORMATS = frozenset(
-    {"png", "jpg", "jpeg", "gif", "bmp", "ico", "webp", "tif", "tiff", "psd", "heic", "avif"}
+    {"ico", "psd", "heic", "avif"}
     | {"mp3", "mp4", "m4a", "m4v", "wav", "flac", "ogg", "opus", "aac", "avi", "mov", "mkv", "webm", "wmv"}
-    | {"zip", "gz", "tgz", "bz2", "xz", "zst", "lz4", "7z", "rar", "tar", "jar", "whl", "egg", "deb", "rpm"}
+    | {"zst", "lz4", "7z", "rar", "jar", "whl", "egg", "deb", "rpm"}
     | {"wasm", "iso", "dmg", "apk", "exe", "dll", "so", "dylib", "o", "a", "obj", "lib", "class", "pyc"}
     | {"pyd", "pyo", "swp"}
     | {"sqlite", "sqlite3", "npy", "npz", "pt", "pth", "ckpt", "safetensors", "gguf", "onnx", "h5", "parquet"}
@@ -98,15 +91,16 @@ def walk(settings: Corpus) -> Iterator[File | Skipped]:
             yield _named_file(root, settings.exclude)
 
 
-def source_fingerprint(settings: Corpus) -> str:
+def source_fingerprint(settings: Corpus, extract: Extract | None = None) -> str:
     """SHA-256 that changes when a file below the sources, or a setting of this stage, changes.
 
+    extract: how text is taken out of the files; None: by default.
     It covers path, size and time of change of every file, not its content, and so takes well under a second
     for 10,000 files. Raises UserError as `walk` does.
     """
     digest = hashlib.sha256()
     choices = [VERSION, sorted(set(settings.source)), sorted(set(settings.exclude))]
-    choices += [settings.held_out, settings.section_bytes]
+    choices += [settings.held_out, settings.section_bytes, (extract or Extract()).model_dump()]
     digest.update(json.dumps(choices).encode())
     for found in walk(settings):
         entry = [found.source, found.size, found.modified_ns] if isinstance(found, File) else [found.source]
@@ -176,8 +170,6 @@ def _named_file(path: Path, exclude: list[str]) -> File | Skipped:
 def _file(path: str, status: os.stat_result) -> File | Skipped:
     if not stat.S_ISREG(status.st_mode):  # reading a pipe, socket or device may wait forever
         return Skipped(shown(path), "special file")
-    if _extension(path) in UNKNOWN_FORMATS:
-        return Skipped(shown(path), "unknown format")
     return File(Path(path), shown(path), status.st_size, status.st_mtime_ns)
 
 

@@ -18,9 +18,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from crystalline.corpus.decoding import UTF8, NotText, encoding_of, pieces
 from crystalline.corpus.documents import Document, documents
-from crystalline.corpus.files import File, Skipped, source_fingerprint, walk
+from crystalline.corpus.extract.extraction import Raw, extract
+from crystalline.corpus.files import Skipped, source_fingerprint, walk
 from crystalline.corpus.report import Tally
 from crystalline.corpus.split import Sorter, Split, from_line
 from crystalline.errors import EXIT_DAMAGED, UserError
@@ -43,12 +43,14 @@ def build(settings: Settings, run: RunFolder, progress: Progress | None = None) 
     Raises UserError when the sources hold too little text, or the disk is full.
     """
     progress = progress or (lambda _: None)
-    fingerprint = source_fingerprint(settings.corpus)  # before reading: a change meanwhile will be noticed
+    fingerprint = source_fingerprint(
+        settings.corpus, settings.extract
+    )  # before reading: a change meanwhile will be noticed
     with reporting_os_errors(f"write the corpus in {run.corpus}"), new_folder(run.corpus) as folder:
         section_bytes = settings.corpus.section_bytes
         while True:
             with Sorter(folder / "sorting") as sorter:
-                tally = _read(settings.corpus, section_bytes, sorter, folder / "skipped.jsonl", progress)
+                tally = _read(settings, section_bytes, sorter, folder / "skipped.jsonl", progress)
                 split = sorter.split(settings.corpus.held_out)
                 if split.bytes < MINIMUM_BYTES:
                     raise _too_little(settings.corpus, tally, split)
@@ -83,7 +85,7 @@ def iterate(where: RunFolder | Path, split: SplitName) -> Iterator[Document]:
             yield document
 
 
-def _read(settings: Corpus, section_bytes: int, sorter: Sorter, skipped_file: Path, progress: Progress) -> Tally:
+def _read(settings: Settings, section_bytes: int, sorter: Sorter, skipped_file: Path, progress: Progress) -> Tally:
     """Read all sources into `sorter`."""
     tally = Tally()
     spoken = time.monotonic()
@@ -100,33 +102,18 @@ def _read(settings: Corpus, section_bytes: int, sorter: Sorter, skipped_file: Pa
     return tally
 
 
-def _contents(settings: Corpus, section_bytes: int, tally: Tally) -> Iterator[Document | Skipped]:
+def _contents(settings: Settings, section_bytes: int, tally: Tally) -> Iterator[Document | Skipped]:
     """All documents of all sources, and what was passed over between them."""
-    for found in walk(settings):
+    for found in walk(settings.corpus):
         if isinstance(found, Skipped):
             yield found
             continue
-        try:
-            encoding = encoding_of(found.path)
-        except NotText as reason:
-            yield Skipped(found.source, reason.reason, detail=reason.detail)
-        except OSError as error:
-            yield Skipped(found.source, "unreadable", detail=error.strerror or "")
-        else:
-            yield from documents(_unchanged(found, encoding), found.source, section_bytes)
-            tally.file("utf-8" if encoding == UTF8 else encoding)
-
-
-def _unchanged(file: File, encoding: str) -> Iterator[str]:
-    """The text of a file that could be read in whole a moment ago."""
-    try:
-        yield from pieces(file.path, encoding)
-    except (UnicodeError, OSError) as error:
-        raise UserError(
-            "could not read the text",
-            f"{file.source} changed while it was being read: {error}",
-            "give the same command again when no program writes to it, or leave it out with corpus.exclude",
-        ) from error
+        for result in extract(Raw(found.source, found.path), settings.extract):
+            if isinstance(result, Skipped):
+                yield result
+            else:
+                yield from documents(result.text, result.source, section_bytes)
+                tally.file(result.metadata.get("encoding", result.metadata["format"]))
 
 
 def _finer(section_bytes: int, split: Split, share: float) -> int | None:
@@ -153,5 +140,5 @@ def _too_little(settings: Corpus, tally: Tally, split: Split) -> UserError:
         "there is too little text to train on",
         f"{sources}: {amount} in {files} that could be read; at least {MINIMUM_BYTES:,} bytes are needed"
         + tally.why_so_little(split.duplicate_bytes),
-        "add files with text (txt, md, rst, source code) to corpus.source",
+        "add files with text (txt, md, html, pdf, docx, source code ...) to corpus.source",
     )

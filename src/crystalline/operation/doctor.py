@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-LIBRARIES = ("torch", "numpy", "tokenizers", "safetensors", "pydantic", "charset-normalizer", "python-flint")
-MODULES = {"charset-normalizer": "charset_normalizer", "python-flint": "flint"}
+LIBRARIES = (
+    *("torch", "numpy", "tokenizers", "safetensors", "pydantic", "charset-normalizer", "python-flint"),
+    *("trafilatura", "lxml", "lxml_html_clean", "pypdfium2", "pillow", "tesserocr"),
+)
+MODULES = {"charset-normalizer": "charset_normalizer", "python-flint": "flint", "pillow": "PIL"}
 LEAST_DISK = 2e9  # bytes: text, shards and checkpoints of a small model
 LEAST_MEMORY = 2e9
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
@@ -37,6 +40,7 @@ def examine() -> list[Finding]:
         _precision(),
         _gpu(),
         _kernels(),
+        _ocr(),
         _cores(),
         _memory(),
         _disk(),
@@ -93,6 +97,14 @@ def _kernels() -> Finding:
     return Finding(
         "kernels", True, "none: training is slower", "install a C compiler, for example apt-get install gcc"
     )
+
+
+def _ocr() -> Finding:
+    from crystalline.corpus.extract.ocr import FIX, installed
+
+    if languages := installed():
+        return Finding("ocr", True, f"text in pictures can be recognised: {', '.join(languages)}")
+    return Finding("ocr", True, "none: images and scanned PDF files are left out", FIX)
 
 
 def _cores() -> Finding:

@@ -106,7 +106,9 @@ def prepare(run: RunFolder, settings: Settings, events: EventLog) -> TextFacts:
         events.write("stage.finished", stage=name, **facts)
         return key
 
-    key = stage("corpus", run.corpus, source_fingerprint(settings.corpus), lambda: _corpus(run, settings))
+    key = stage(
+        "corpus", run.corpus, source_fingerprint(settings.corpus, settings.extract), lambda: _corpus(run, settings)
+    )
     wanted = settings.tokenizer.model_dump()
     key = stage("tokenizer", run.tokenizer, [key, wanted], lambda: _tokenizer(run, settings))
     key = stage("shards", run.shards, key, lambda: _shards(run))
@@ -176,7 +178,9 @@ def text_facts(run: RunFolder) -> TextFacts:
 
 def _warn_of_new_text(run: RunFolder, settings: Settings) -> None:
     try:
-        same = read_json(run.corpus / "report.json")["fingerprint"] == source_fingerprint(settings.corpus)
+        same = read_json(run.corpus / "report.json")["fingerprint"] == source_fingerprint(
+            settings.corpus, settings.extract
+        )
     except UserError as error:  # training does not need the source any more
         log.warning("the text of this run is used as it was read; its source cannot be looked at: %s", error.why)
         return

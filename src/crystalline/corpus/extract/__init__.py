@@ -1,0 +1,1 @@
+"""From the bytes of any format to text: see extraction.py."""
