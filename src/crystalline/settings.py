@@ -52,6 +52,35 @@ class Corpus(Section):
     )
 
 
+PersonalData = Literal["email", "phone", "iban", "card", "ip", "key"]
+
+
+class Clean(Section):
+    """What is taken out of the text before anything learns from it."""
+
+    repair: bool = Field(True, description="undo mojibake in prose, such as 'fÃ¼r' for 'für'")
+    boilerplate: bool = Field(
+        True, description="take out lines of the site (cookie notices, menus) and licences of Project Gutenberg"
+    )
+    languages: list[str] = Field(
+        [], description="ISO 639 codes, such as 'en': keep only prose in these, and what no language is certain of"
+    )
+    quality: Literal["auto", "web", "files", "off"] = Field(
+        "auto", description="rules for prose: strict for web pages, lenient for files; auto: by the source"
+    )
+    mask: list[PersonalData] = Field(
+        ["email", "phone", "iban", "card", "ip", "key"],
+        description="personal data to replace by <email>, <phone> ...; in source code only email and key",
+    )
+    near_duplicates: float = Field(
+        0.75, ge=0, le=1, description="Jaccard index of runs of five words from which one of two texts goes; 0: never"
+    )
+    against: list[str] = Field(
+        [], description="run folders: what their corpora have, in these words or nearly, is left out"
+    )
+    workers: AutoInt = Field(None, ge=1, le=1024, description="processes; auto: one a core. The result is the same")
+
+
 class Tokenizer(Section):
     """How text is cut into tokens."""
 
@@ -208,6 +237,7 @@ class Settings(Section):
     """All sections."""
 
     corpus: Corpus = Corpus()
+    clean: Clean = Clean()
     tokenizer: Tokenizer = Tokenizer()
     model: Model = Model()
     training: Training = Training()

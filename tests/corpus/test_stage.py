@@ -5,13 +5,15 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from corpus_texts import prose, settings_for
 
-from crystalline.corpus import decoding, stage
-from crystalline.corpus.documents import clean, original
+from crystalline.corpus import decoding, portions, sources, stage
+from crystalline.corpus.clean.mending import normal as clean
+from crystalline.corpus.documents import original
 from crystalline.corpus.split import fraction
 from crystalline.errors import EXIT_DAMAGED, UserError
 from crystalline.run_folder import RunFolder, damage
@@ -27,8 +29,9 @@ def check(report, run):
     assert damage(run.corpus) == ""
     assert not list(run.root.glob(".*"))
     assert sorted(os.listdir(run.corpus)) == [
-        "SHA256SUMS", "held_out.jsonl", "report.json", "skipped.jsonl", "train.jsonl"
+        "SHA256SUMS", "held_out.jsonl", "removed.jsonl", "report.json", "skipped.jsonl", "sources.jsonl", "train.jsonl"
     ]  # fmt: skip
+    assert not run.corpus_work.exists()
     assert json.loads((run.corpus / "report.json").read_text()) == report
     for kind, size in (("documents", lambda d: 1), ("bytes", lambda d: len(d.text.encode()))):
         counts = report[kind]
@@ -36,6 +39,17 @@ def check(report, run):
         assert counts["kept"] == counts["train"] + counts["held_out"]
         assert counts["train"] == sum(map(size, train)) > 0
         assert counts["held_out"] == sum(map(size, held_out)) > 0
+    sources, removed = list(stage.records(run, "sources")), list(stage.records(run, "removed"))
+    for kind in ("documents", "bytes"):
+        for source in sources:
+            assert source[kind]["in"] == source[kind]["kept"] + sum(source[kind]["removed"].values())
+        for part in ("in", "kept"):
+            assert sum(source[kind][part] for source in sources) == report[kind][part]
+        by_reason = Counter()
+        for source in sources:
+            by_reason.update(source[kind]["removed"])
+        assert {k: v for k, v in by_reason.items() if v} == report[kind]["removed"]
+    assert Counter(entry["reason"] for entry in removed) == report["documents"]["removed"]
     files = report["files"]
     assert files["seen"] == files["read"] + sum(reason["count"] for reason in files["skipped"].values())
     assert files["read"] == sum(files["encodings"].values())
@@ -76,7 +90,7 @@ def test_mixed_folder_adds_up_and_everything_is_accounted_for(tmp_path, texts, r
     assert [Path(line["source"]).name for line in lines] == [
         ".git", "broken.txt", "data", "page.html", "photo.png"
     ]  # fmt: skip
-    assert report["fingerprint"] == stage.source_fingerprint(settings.corpus)
+    assert report["fingerprint"] == stage.fingerprint(settings, run)
 
 
 def test_every_document_is_traced_to_its_place(texts, run):
@@ -194,13 +208,13 @@ def test_too_little_text_says_how_much_there_is(tmp_path, run):
     (tmp_path / "c.txt").write_text("\n")
     error = failure(settings_for(tmp_path / "a.txt", tmp_path / "b.txt", tmp_path / "c.txt"), run)
     assert "only 1,500 bytes of different text in 3 files" in error.why
-    assert "1,500 bytes were exact duplicates" in error.why
-    assert "1 empty document" in error.why
+    assert "1 document removed (duplicate, 1,500 bytes)" in error.why
+    assert "1 document removed (empty)" in error.why
 
 
 def test_the_same_line_over_and_over_is_too_little(tmp_path, run):
     (tmp_path / "a.txt").write_text("all work and no play makes a dull boy\n" * 1000)
-    assert "exact duplicates" in failure(settings_for(tmp_path / "a.txt"), run).why
+    assert "removed (repetition" in failure(settings_for(tmp_path / "a.txt"), run).why
 
 
 def test_a_missing_path(tmp_path, run):
@@ -224,7 +238,7 @@ def test_a_file_that_may_not_be_read_is_named_and_the_rest_goes_on(texts, run, m
 
 def test_a_file_that_changes_while_it_is_read(texts, run, monkeypatch):
     changing = texts / "part0" / "text4.md"
-    real = stage.encoding_of
+    real = sources.encoding_of
 
     def judge_then_change(path):
         encoding = real(path)
@@ -232,7 +246,7 @@ def test_a_file_that_changes_while_it_is_read(texts, run, monkeypatch):
             path.write_bytes(b"\xff\xff\xff")
         return encoding
 
-    monkeypatch.setattr(stage, "encoding_of", judge_then_change)
+    monkeypatch.setattr(sources, "encoding_of", judge_then_change)
     assert f"{changing} changed while it was being read" in failure(settings_for(texts), run).why
 
 
@@ -259,6 +273,8 @@ def test_a_failure_keeps_the_corpus_that_was_there(texts, run):
     with pytest.raises(KeyboardInterrupt):
         stage.build(settings_for(texts), run, stop)
     assert (run.corpus / "SHA256SUMS").read_bytes() == before
+    assert sorted(os.listdir(run.root)) == ["corpus", "corpus-work"]
+    stage.build(settings_for(texts), run)
     assert os.listdir(run.root) == ["corpus"]
 
 
@@ -267,23 +283,76 @@ def python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
-def test_a_kill_leaves_no_half_folder_and_the_next_run_cleans_up(texts, run):
-    killed = python(
-        """
-        import os, signal, sys
-        from crystalline.corpus import stage
-        from crystalline.run_folder import RunFolder
-        from crystalline.settings import Corpus, Settings
-        settings = Settings(corpus=Corpus(source=[sys.argv[1]]))
-        stage.build(settings, RunFolder(sys.argv[2]), lambda _: os.kill(os.getpid(), signal.SIGKILL))
-        """,
-        texts,
-        run.root,
-    )
-    assert killed.returncode == -9
+KILLED = """
+    import os, signal, sys
+    from crystalline.corpus import parallel, portions, stage
+    from crystalline.run_folder import RunFolder
+    from crystalline.settings import Clean, Corpus, Settings
+
+    def stop(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    source, root, when, workers = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+    portions.PORTION_BYTES = 20_000
+    settings = Settings(corpus=Corpus(source=[source]), clean=Clean(workers=workers))
+    done = 0
+    if when.isdigit():  # after so many portions
+        real = stage._tally
+        def count(folder):
+            global done
+            done += 1
+            return stop() if done > int(when) else real(folder)
+        stage._tally = count
+    elif when in ("merging", "writing"):
+        setattr(stage, {"merging": "Merger", "writing": "_write"}[when], stop)
+    elif when == "seal":  # of the corpus folder, which is as good as finished
+        stage.write_json = stop
+    stage.build(settings, RunFolder(root), lambda _: None)
+"""
+
+
+@pytest.mark.parametrize("when", ["0", "1", "3", "merging", "writing", "seal"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_kill_at_any_moment_and_the_same_command_again_give_the_same_bytes(
+    tmp_path, texts, run, when, workers, monkeypatch
+):
+    monkeypatch.setattr(portions, "PORTION_BYTES", 20_000)
+    killed = python(KILLED, texts, run.root, when, workers)
+    assert killed.returncode == -9, killed.stderr
     assert not run.corpus.exists()
-    assert len(list(run.root.glob(".corpus.*.partial"))) == 1
-    check(stage.build(settings_for(texts), run), run)
+    finished = {path for path in run.corpus_work.iterdir() if not path.name.startswith(".")}
+    made = []
+    real = portions.make
+    monkeypatch.setattr(
+        portions, "make", lambda portion, folder, *rest: (made.append(folder), real(portion, folder, *rest))
+    )
+    report = stage.build(settings_for(texts, clean={"workers": 1}), run)
+    check(report, run)
+    assert finished.isdisjoint(made), "finished portions are kept"
+    if when != "0":
+        assert finished
+    whole = RunFolder(tmp_path / "whole")
+    stage.build(settings_for(texts, clean={"workers": 3}), whole)
+    assert (run.corpus / "SHA256SUMS").read_bytes() == (whole.corpus / "SHA256SUMS").read_bytes()
+
+
+def test_a_damaged_portion_is_made_again(texts, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(portions, "PORTION_BYTES", 20_000)
+    python(KILLED, texts, run.root, "merging", 1)
+    victim = sorted(run.corpus_work.iterdir())[0] / "documents.jsonl"
+    victim.write_bytes(victim.read_bytes()[:-5] + b"oops\n")
+    stage.build(settings_for(texts), run)
+    whole = RunFolder(tmp_path / "whole")
+    stage.build(settings_for(texts), whole)
+    assert (run.corpus / "SHA256SUMS").read_bytes() == (whole.corpus / "SHA256SUMS").read_bytes()
+
+
+def test_portions_of_other_settings_are_not_used(texts, run, tmp_path):
+    python(KILLED, texts, run.root, "merging", 1)
+    stage.build(settings_for(texts, section_bytes=1024), run)
+    whole = RunFolder(tmp_path / "whole")
+    stage.build(settings_for(texts, section_bytes=1024), whole)
+    assert (run.corpus / "SHA256SUMS").read_bytes() == (whole.corpus / "SHA256SUMS").read_bytes()
 
 
 def test_damage_is_reported_with_its_line(texts, run):

@@ -18,7 +18,7 @@ from crystalline.errors import UserError
 from crystalline.settings import Corpus
 
 # Raised when reading, cleaning or dividing changes, so that corpora made the old way are made again.
-VERSION = 1
+VERSION = 2
 
 # Folders that hold other people's packages, or what programs write for themselves.
 SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules", "site-packages", "dist-packages"})
@@ -161,7 +161,7 @@ def _judge(entry: os.DirEntry[str], relative: str, exclude: list[str]) -> File |
         return None
     if entry.name.startswith("."):  # settings and secrets of programs, such as .env
         return Skipped(source, "hidden")
-    if _extension(entry.name) in BINARY_FORMATS:
+    if extension(entry.name) in BINARY_FORMATS:
         return Skipped(source, "binary")
     return _file(entry.path, entry.stat())
 
@@ -176,7 +176,7 @@ def _named_file(path: Path, exclude: list[str]) -> File | Skipped:
 def _file(path: str, status: os.stat_result) -> File | Skipped:
     if not stat.S_ISREG(status.st_mode):  # reading a pipe, socket or device may wait forever
         return Skipped(shown(path), "special file")
-    if _extension(path) in UNKNOWN_FORMATS:
+    if extension(path) in UNKNOWN_FORMATS:
         return Skipped(shown(path), "unknown format")
     return File(Path(path), shown(path), status.st_size, status.st_mtime_ns)
 
@@ -190,5 +190,6 @@ def _excluded(name: str, relative: str, exclude: list[str]) -> bool:
     return any(fnmatchcase(name, pattern) or fnmatchcase(relative, pattern) for pattern in exclude)
 
 
-def _extension(path: str) -> str:
+def extension(path: str) -> str:
+    """The ending of a name, in lower case and without the dot."""
     return os.path.splitext(path)[1][1:].lower()

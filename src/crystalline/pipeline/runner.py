@@ -22,7 +22,7 @@ import numpy as np
 from crystalline import __version__
 from crystalline.corpus import shards
 from crystalline.corpus.stage import build as build_corpus
-from crystalline.corpus.stage import iterate, source_fingerprint
+from crystalline.corpus.stage import fingerprint, iterate
 from crystalline.errors import EXIT_DAMAGED, EXIT_USAGE, UserError
 from crystalline.evaluation.held_out import held_out_score
 from crystalline.events import EventLog
@@ -106,7 +106,7 @@ def prepare(run: RunFolder, settings: Settings, events: EventLog) -> TextFacts:
         events.write("stage.finished", stage=name, **facts)
         return key
 
-    key = stage("corpus", run.corpus, source_fingerprint(settings.corpus), lambda: _corpus(run, settings))
+    key = stage("corpus", run.corpus, fingerprint(settings, run), lambda: _corpus(run, settings))
     wanted = settings.tokenizer.model_dump()
     key = stage("tokenizer", run.tokenizer, [key, wanted], lambda: _tokenizer(run, settings))
     key = stage("shards", run.shards, key, lambda: _shards(run))
@@ -176,7 +176,7 @@ def text_facts(run: RunFolder) -> TextFacts:
 
 def _warn_of_new_text(run: RunFolder, settings: Settings) -> None:
     try:
-        same = read_json(run.corpus / "report.json")["fingerprint"] == source_fingerprint(settings.corpus)
+        same = read_json(run.corpus / "report.json")["fingerprint"] == fingerprint(settings, run)
     except UserError as error:  # training does not need the source any more
         log.warning("the text of this run is used as it was read; its source cannot be looked at: %s", error.why)
         return

@@ -1,0 +1,36 @@
+"""Text as Unicode wants it: one normal form, one kind of line end, no stray control characters, mojibake undone."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+# How UTF-8 looks that was read as Windows-1252, Latin-1, MacRoman or Windows-1251/1250, and the character for what
+# was lost; ftfy looks closer at lines that have one of them. It takes a second for a megabyte, so it is asked only
+# there.
+_SUSPECTS = ("Ã", "Â", "â€", "â„", "ï¿½", "ðŸ", "Ð", "Ñ", "Ä", "Å", "√", "Ã\xad", "вЂ", "Р°", "Рё", "Г¤", "Ĺ", "Ă")
+_PAIR = re.compile("[ÂÃÄÅÐÑâïðĂĹÎÏØÙΓРСвГ√][\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ°±²³´µ¶·¸¹º»¼½¾¿ЂѓєЃ¤©®§]")
+
+
+def normal(text: str) -> str:
+    """Unicode form NFC, line ends as "\\n", no other control characters but tab, no white space at the end.
+
+    Normalising normal text changes nothing.
+    """
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = _CONTROL.sub("", text).lstrip("\ufeff")
+    return unicodedata.normalize("NFC", text).rstrip()
+
+
+def mended(text: str) -> str:
+    """The text without mojibake: "fÃ¼r" becomes "für". Lines that look well are left alone."""
+    if text.isascii() or not any(suspect in text for suspect in _SUSPECTS) or not _PAIR.search(text):
+        return text
+    import ftfy
+
+    return "\n".join(
+        ftfy.fix_encoding(line) if _PAIR.search(line) else line for line in text.split("\n")
+    )  # by lines: often only one of them was pasted from elsewhere
