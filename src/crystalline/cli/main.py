@@ -32,6 +32,11 @@ from crystalline.errors import (
 VERBS = {
     "new": "make a run folder for a folder or file with text",
     "plan": "show what a run would take: parameters, memory, minutes, expected loss",
+    "clean": "read and clean the text of a run, or try it on a folder: what is removed, and why",
+    "trace": "name the source of a passage that the text of a run has",
+    "forget": "leave a source out of the next text of a run",
+    "tokenize": "cut a text into tokens, or put tokens together",
+    "vocab": "look at a vocabulary, compare two, write one to a file",
     "run": "do whatever is missing, from text to trained model",
     "train": "train, or go on training, the model of a run",
     "eval": "measure a model on held-out text: cross-entropy and bits per byte",

@@ -57,7 +57,7 @@ def each(work: Callable[[T], object], tasks: Sequence[T], workers: int | None = 
                         raise UserError(
                             "could not read the text",
                             f"a process was ended by the system {MOST_DEATHS} times at the same place",
-                            "close other programs, or use less memory with clean.workers = 1; the same command continues",
+                            "close other programs, or set clean.workers = 1; the same command continues",
                             EXIT_SYSTEM,
                         ) from None
                     waiting.append(number)

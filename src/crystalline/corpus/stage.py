@@ -8,8 +8,8 @@
 
 The same texts give the same two document files, however files and folders are named or ordered, except for
 the names in them, and with any number of processes. The files are dealt into portions, which are cleaned one by one
-(portions.py) into RUN/corpus-work; then all are seen at once (split.py). The corpus folder appears when it is whole. A
-stage that was stopped or killed before that goes on with the portions that were not done.
+(portions.py) into RUN/corpus-work; then all are seen at once (split.py). The corpus folder appears when it is whole.
+A stage that was stopped or killed before that goes on with the portions that were not done.
 """
 
 from __future__ import annotations
@@ -45,10 +45,12 @@ MINIMUM_BYTES = 2_000  # of clean text; less cannot be divided and trained on
 SMALLEST_SECTION = 256  # bytes; how fine a small corpus is cut so that some of it can be held out
 
 
-def build(settings: Settings, run: RunFolder, progress: Progress | None = None) -> dict[str, Any]:
+def build(
+    settings: Settings, run: RunFolder, progress: Progress | None = None, preview: bool = False
+) -> dict[str, Any]:
     """Make `run.corpus`, replacing one that is there, and return its report.
 
-    progress: is given a line of text about once a second.
+    progress: is given a line of text about once a second. preview: to look at, not to train on: any amount will do.
     Raises UserError when the sources hold too little text, or the disk is full.
     """
     progress = progress or (lambda _: None)
@@ -56,7 +58,7 @@ def build(settings: Settings, run: RunFolder, progress: Progress | None = None) 
     with reporting_os_errors(f"write the corpus in {run.corpus}"):
         run.corpus_work.mkdir(parents=True, exist_ok=True)
         try:
-            report = _build(settings, run, made_of, progress)
+            report = _build(settings, run, made_of, progress, preview)
         except UserError:
             shutil.rmtree(run.corpus_work)  # from the same files it would be the same again
             raise
@@ -107,7 +109,7 @@ def _lines(path: Path, read: Callable[[bytes], Any]) -> Iterator[Any]:
             yield value
 
 
-def _build(settings: Settings, run: RunFolder, made_of: str, progress: Progress) -> dict[str, Any]:
+def _build(settings: Settings, run: RunFolder, made_of: str, progress: Progress, preview: bool) -> dict[str, Any]:
     known = _known(settings, run.corpus_work)
     share, section_bytes = settings.corpus.held_out, settings.corpus.section_bytes
     while True:
@@ -117,11 +119,12 @@ def _build(settings: Settings, run: RunFolder, made_of: str, progress: Progress)
                 progress("looking for near duplicates")
                 merger.drop_near(settings.clean.near_duplicates)
             split = merger.split(share)
-            finer = _finer(section_bytes, split, share)
-            if split.bytes < MINIMUM_BYTES or finer is None:
+            enough = preview or split.bytes >= MINIMUM_BYTES
+            finer = None if preview else _finer(section_bytes, split, share)
+            if finer is None or not enough:
                 with new_folder(run.corpus) as folder:
                     tally = _count(folders, merger, folder)
-                    if split.bytes < MINIMUM_BYTES:
+                    if not enough:
                         raise _too_little(settings.corpus, tally, split)
                     progress(f"writing {split.documents:,} documents")
                     _write(merger, split, folder)

@@ -90,6 +90,43 @@ def prepare(run: RunFolder, settings: Settings, events: EventLog) -> TextFacts:
         _warn_of_new_text(run, settings)
         _mend(run, newest)
         return text_facts(run)
+    stage = _stages(run, events)
+    key = _clean(run, settings, stage)
+    wanted = settings.tokenizer.model_dump()
+    key = stage("tokenizer", run.tokenizer, [key, wanted], lambda: _tokenizer(run, settings))
+    key = stage("shards", run.shards, key, lambda: _shards(run))
+    stage("codes", run.tokenizer / CODES_FILE, key, lambda: _codes(run))
+    return text_facts(run)
+
+
+def clean(root: str | Path, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Read and clean the text of a run, if that was not done yet; returns the report of its corpus."""
+    run = RunFolder.open(root)
+    settings = settings_of(run, overrides)
+    with run.lock(), EventLog(run.events) as events:
+        if store.newest_whole(run) is not None:
+            _warn_of_new_text(run, settings)
+        else:
+            _clean(run, settings, _stages(run, events))
+    report: dict[str, Any] = read_json(run.corpus / "report.json")
+    return report
+
+
+def preview(sources: list[str], folder: Path, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Clean files and folders as a run would, into `folder`/corpus; returns the report. No amount is too small."""
+    settings = load(None, overrides={"corpus.source": sources, **(overrides or {})})
+    return build_corpus(settings, RunFolder(folder), lambda text: log.debug("corpus: %s", text), preview=True)
+
+
+# (name of a stage, its result, what it depends on, its work) -> its key; work that is done already is skipped
+_Stage = Callable[[str, Path, object, Callable[[], dict[str, Any]]], str]
+
+
+def _clean(run: RunFolder, settings: Settings, stage: _Stage) -> str:
+    return stage("corpus", run.corpus, fingerprint(settings, run), lambda: _corpus(run, settings))
+
+
+def _stages(run: RunFolder, events: EventLog) -> _Stage:
     done: dict[str, str] = read_json(run.root / "stages.json") if (run.root / "stages.json").exists() else {}
 
     def stage(name: str, result: Path, inputs: object, work: Callable[[], dict[str, Any]]) -> str:
@@ -106,12 +143,7 @@ def prepare(run: RunFolder, settings: Settings, events: EventLog) -> TextFacts:
         events.write("stage.finished", stage=name, **facts)
         return key
 
-    key = stage("corpus", run.corpus, fingerprint(settings, run), lambda: _corpus(run, settings))
-    wanted = settings.tokenizer.model_dump()
-    key = stage("tokenizer", run.tokenizer, [key, wanted], lambda: _tokenizer(run, settings))
-    key = stage("shards", run.shards, key, lambda: _shards(run))
-    stage("codes", run.tokenizer / CODES_FILE, key, lambda: _codes(run))
-    return text_facts(run)
+    return stage
 
 
 def _corpus(run: RunFolder, settings: Settings) -> dict[str, Any]:
@@ -123,9 +155,9 @@ def _corpus(run: RunFolder, settings: Settings) -> dict[str, Any]:
 def _summary(report: dict[str, Any]) -> str:
     files, documents, size = report["files"], report["documents"], report["bytes"]
     parts = [f"{size['kept'] / 1e6:,.2f} MB in {documents['kept']:,} documents from {files['read']:,} files"]
-    removed = {k: v for k, v in documents["removed"].items() if v}
+    removed = documents["removed"]
     skipped = {reason: found["count"] for reason, found in files["skipped"].items()}
-    parts += [f"{count:,} {reason} documents removed" for reason, count in removed.items()]
+    parts += [f"{count:,} documents removed ({reason})" for reason, count in removed.items()]
     parts += [f"{count:,} files skipped ({reason})" for reason, count in skipped.items()]
     return ", ".join(parts)
 

@@ -74,9 +74,8 @@ class Cleaner:
         """Repair, normalise, and take out what does not belong to the text of the next document."""
         raw = section.decode("utf-8")
         done = Cleaned(raw, section)
-        text = normal(raw)
-        if self.settings.repair and self.prose:
-            text = mended(text)
+        # Before anything else: mojibake has control characters in it, and they are needed to undo it.
+        text = normal(mended(raw) if self.settings.repair and self.prose else raw)
         if not text:
             done.remove("empty")
             return done

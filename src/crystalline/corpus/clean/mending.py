@@ -10,7 +10,27 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # How UTF-8 looks that was read as Windows-1252, Latin-1, MacRoman or Windows-1251/1250, and the character for what
 # was lost; ftfy looks closer at lines that have one of them. It takes a second for a megabyte, so it is asked only
 # there.
-_SUSPECTS = ("Ã", "Â", "â€", "â„", "ï¿½", "ðŸ", "Ð", "Ñ", "Ä", "Å", "√", "Ã\xad", "вЂ", "Р°", "Рё", "Г¤", "Ĺ", "Ă")
+_SUSPECTS = (
+    "Ã",
+    "Â",
+    "â€",
+    "â\x80",
+    "â„",
+    "ï¿½",
+    "ðŸ",
+    "Ð",
+    "Ñ",
+    "Ä",
+    "Å",
+    "√",
+    "Ã\xad",
+    "вЂ",
+    "Р°",
+    "Рё",
+    "Г¤",
+    "Ĺ",
+    "Ă",
+)
 _PAIR = re.compile("[ÂÃÄÅÐÑâïðĂĹÎÏØÙΓРСвГ√][\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ°±²³´µ¶·¸¹º»¼½¾¿ЂѓєЃ¤©®§]")
 
 

@@ -183,7 +183,7 @@ _DATE = re.compile(
     r"(?![0-9])"
 )
 _PHONE = re.compile(
-    r"(?<![0-9A-Za-z.,/_$€£#=-])(?:"
+    r"(?<![0-9A-Za-z.,/_$€£#=+-])(?:"
     r"(?P<international>(?:\+|00)[1-9][0-9]{0,2}(?:[ ./\u00a0-]?(?:\(0?[0-9]{0,5}\)[ ./-]?)?[0-9]{1,5}){2,6})"
     r"|(?P<american>(?:1[ .-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[.-])[2-9][0-9]{2}[ .-][0-9]{4})"
     r"|(?P<national>\(?0[1-9][0-9]{0,4}\)?[ ./\u00a0-]{1,3}[0-9]{2,8}(?:[ .-][0-9]{1,6}){0,4})"
@@ -254,7 +254,7 @@ def _good_card(found: re.Match[str], text: str) -> bool:
     digits = found[0].replace(" ", "").replace("-", "")
     if not _CARD_PREFIX.match(digits) or len(digits) not in _CARD_LENGTHS[digits[0]] or not luhn(digits):
         return False
-    if len(set(digits)) < 3:
+    if len(set(digits)) < 2:
         return False
     # One long number in ten passes Luhn's check: without groups it must stand in a sentence, not among numbers.
     grouped = len(digits) < len(found[0])

@@ -80,24 +80,29 @@ _LONG_ARTICLE = 20_000  # characters
 _LONG_NOTICE = 150  # words; a page with more of them has something else to say
 _BULLETS = ("•", "‣", "▪", "●", "○", "■", "- ", "* ", "– ", "·")
 _SENTENCE_ENDS = (".", "!", "?", '"', "'", "”", "’", "»", ")", "…", ":", "。", "！", "？", "」", "』", "।", "؟", "۔")
-_NOT_FOUND = re.compile(
-    r"\b(?:page|file|site|url|article) (?:you (?:requested|are looking for) )?(?:was |could |can)?(?:not|n't)"
-    r"(?: be)? found"
-    r"|\b(?:error|http|status) ?(?:4\d\d|50\d)\b|\b(?:404|403|500|502|503)\b.{0,20}"
-    r"\b(?:error|not found|forbidden|unavailable)"
-    r"|\baccess denied\b|\b403 forbidden\b|\bservice (?:temporarily )?unavailable\b|\bbad gateway\b"
-    r"|\binternal server error"
-    r"|\bverify (?:that )?you are (?:a )?human\b|\bchecking your browser\b|\bare you a robot\b|\bunusual traffic from\b"
-    r"|\bseite (?:wurde )?nicht gefunden\b|\bzugriff verweigert\b|\bpage (?:introuvable|non trouvée)\b|\baccès refusé\b"
-    r"|\bpágina no encontrada\b|\bacceso denegado\b|\bpagina non trovata\b|\bpagina niet gevonden\b|\bsivua ei löyty"
+
+
+def _any_of(*patterns: str) -> re.Pattern[str]:
+    return re.compile(r"\b(?:" + "|".join(patterns) + ")")
+
+
+_NOT_FOUND = _any_of(
+    r"(?:page|file|site|url|article) (?:you (?:requested|are looking for) )?(?:was |could |can)?"
+    r"(?:not|n't)(?: be)? found",
+    r"(?:error|http|status) ?(?:4\d\d|50\d)\b",
+    r"(?:404|403|500|502|503)\b.{0,20}\b(?:error|not found|forbidden|unavailable)",
+    r"access denied|service (?:temporarily )?unavailable|bad gateway|internal server error",
+    r"verify (?:that )?you are (?:a )?human|checking your browser|are you a robot|unusual traffic from",
+    r"seite (?:wurde )?nicht gefunden|zugriff verweigert",
+    r"page (?:introuvable|non trouvée)|accès refusé",
+    r"página no encontrada|acceso denegado|pagina non trovata|pagina niet gevonden|sivua ei löyty",
 )
-_LOGIN = re.compile(
-    r"\b(?:please|you (?:must|need to)) (?:be )?(?:sign(?:ed)?|log(?:ged)?) ?in\b"
-    r"|\bsign in to (?:continue|your account)\b"
-    r"|\blog ?in to (?:continue|your account)\b|\bforgot(?:ten)? (?:your )?password\b|\bremember me\b|\bsubscribers only\b"
-    r"|\bcreate an account to (?:continue|read)\b|\bbitte (?:melden sie sich|loggen sie sich)\b|\bpasswort vergessen\b"
-    r"|\bmot de passe oublié\b|\bolvidó su contraseña\b|\bolvidaste tu contraseña\b|\bpassword dimenticata\b"
-    r"|\bwachtwoord vergeten\b|\bunohditko salasanasi\b"
+_LOGIN = _any_of(
+    r"(?:please|you (?:must|need to)) (?:be )?(?:sign(?:ed)?|log(?:ged)?) ?in\b",
+    r"(?:sign|log) ?in to (?:continue|your account)|create an account to (?:continue|read)",
+    r"forgot(?:ten)? (?:your )?password|remember me\b|subscribers only",
+    r"bitte (?:melden sie sich|loggen sie sich)|passwort vergessen|mot de passe oublié",
+    r"olvidó su contraseña|olvidaste tu contraseña|password dimenticata|wachtwoord vergeten|unohditko salasanasi",
 )
 
 
@@ -206,7 +211,8 @@ def _suspicion(found: Words) -> tuple[list[int], list[int]]:
     runs of five words or more that were there before)."""
     documents = len(found.first) - 1
     if len(found.hashes) < 5:
-        return [0] * documents, [0] * documents
+        everything = found.sums(found.lengths).tolist()
+        return everything, everything
     # Each document's words get numbers of their own: a run in two documents is not repeated in either.
     own = found.hashes ^ np.repeat(np.arange(documents, dtype=np.uint64) * _SALT, np.diff(found.first))
     ends = np.zeros(len(own) + 1, np.int64)

@@ -30,7 +30,7 @@ _WIDE_FIRST, _WIDE_LAST = 0xE3, 0xED
 # Odd numbers without structure (fractional parts of √2, √3, √5 and the golden ratio, as in SplitMix64 and SHA-2).
 _BASE = np.uint64(0x6A09E667F3BCC909)
 _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_JOIN = np.uint64(0x9E3779B97F4A7C15)
+_JOIN = 0x9E3779B97F4A7C15
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,7 @@ def runs(hashes: Hashes, n: int) -> Hashes:
     joined, length = hashes, 1
     while length < n:  # runs of 2, 4, ... and in the end of n, made of two that may overlap
         step = min(length, n - length)
-        joined = joined[:-step] * _JOIN + joined[step:]
+        # As in a polynomial, so that each place has a factor of its own (where two overlap, twice that).
+        joined = joined[:-step] * np.uint64(pow(_JOIN, step, 2**64)) + joined[step:]
         length += step
     return joined
