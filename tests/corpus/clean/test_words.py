@@ -13,9 +13,9 @@ texts = st.lists(st.text("abAB 1.\n-é漢字カ한\U0001f600ß", max_size=40), m
 
 
 def naive(text):
-    """The words of a text as bytes: what is no ASCII letter or digit, nor above ASCII, cuts; some characters stand
-    alone."""
-    folded = "".join(c.lower() if c.isascii() else c for c in text) found = []
+    """The words of a text as bytes: what is no ASCII letter or digit, nor above ASCII, cuts; some stand alone."""
+    folded = "".join(c.lower() if c.isascii() else c for c in text)
+    found = []
     for part in re.findall(r"[a-z0-9\u0080-\U0010ffff]+", folded):
         found += re.findall(r"[\u3000-\udfff][^\u3000-\udfff]*|[^\u3000-\udfff]+", part)
     return [word.encode() for word in found]
