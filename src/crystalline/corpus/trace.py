@@ -71,7 +71,7 @@ def _exact(corpus: Path, text: str, most: int) -> list[Passage]:
     needle = _escaped(text)
     found: list[Passage] = []
     for side, block in _blocks(corpus):
-        for _, document in _lines_with(block, [needle], len(needle), lowered=False):
+        for document in _documents_with(block, [needle], len(needle), lowered=False):
             start = document.text.find(text)
             if start >= 0:
                 found.append(_passage(document, side, start, start + len(text), "exact", 1.0))
@@ -81,19 +81,22 @@ def _exact(corpus: Path, text: str, most: int) -> list[Passage]:
 
 
 def _tolerant(corpus: Path, text: str, most: int) -> list[Passage]:
-    words = text.split()
-    pattern = re.compile(r"\s+".join(map(re.escape, words)), re.IGNORECASE)
-    # Lower case of bytes is that of ASCII only; a word with other letters is sought as it is, if nothing is better.
-    ranked = sorted(dict.fromkeys(words), key=lambda word: (word.isascii(), len(word)), reverse=True)
-    needles = [_escaped(word).lower() if word.isascii() else _escaped(word) for word in ranked[:2]]
+    pattern = re.compile(r"\s+".join(map(re.escape, text.split())), re.IGNORECASE)
+    # Bytes in lower case are so for ASCII only: sought are the longest pieces of the text that have nothing else.
+    pieces = sorted(set(re.findall("[a-z0-9]{3,}", text.lower())), key=lambda piece: (-len(piece), piece))
+    forms = [[_escaped(piece) for piece in pieces[:2]]]
+    if not pieces:  # other scripts: the longest word, in the forms in which it may stand there
+        word = max(text.split(), key=len)
+        forms = [[_escaped(form)] for form in dict.fromkeys((word, word.lower(), word.upper(), word.title()))]
     found: list[Passage] = []
-    for side, block in _blocks(corpus):
-        for _, document in _lines_with(block, needles, 2 * len(text.encode()) + 200, lowered=True):
-            match = pattern.search(document.text)
-            if match:
-                found.append(_passage(document, side, *match.span(), "but for case and spaces", 1.0))
-                if len(found) == most:
-                    return found
+    for needles in forms:
+        for side, block in _blocks(corpus):
+            for document in _documents_with(block, needles, 2 * len(text.encode()) + 200, lowered=bool(pieces)):
+                match = pattern.search(document.text)
+                if match:
+                    found.append(_passage(document, side, *match.span(), "but for case and spaces", 1.0))
+                    if len(found) == most:
+                        return found
     return found
 
 
@@ -144,7 +147,7 @@ def _blocks(corpus: Path) -> Iterator[tuple[SplitName, bytes]]:
                     rest += data
 
 
-def _lines_with(block: bytes, needles: list[bytes], reach: int, lowered: bool) -> Iterator[tuple[int, Document]]:
+def _documents_with(block: bytes, needles: list[bytes], reach: int, lowered: bool) -> Iterator[Document]:
     """The documents whose line has the first needle, and the others within `reach` bytes of it."""
     low = block.lower() if lowered else block
     place = low.find(needles[0])
@@ -153,7 +156,7 @@ def _lines_with(block: bytes, needles: list[bytes], reach: int, lowered: bool) -
         after = place + len(needles[0])
         if all(needle in around for needle in needles[1:]):
             start, end = block.rfind(b"\n", 0, place) + 1, block.find(b"\n", place) + 1
-            yield start, from_line(block[start:end])
+            yield from_line(block[start:end])
             after = end
         place = low.find(needles[0], after)
 

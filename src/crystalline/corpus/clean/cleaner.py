@@ -63,7 +63,7 @@ class Cleaner:
 
     def __init__(self, settings: Clean, source: str, kind: str) -> None:
         self.settings, self.prose = settings, kind == "prose"
-        self.web = is_web(source) if settings.quality == "auto" else settings.quality == "web"
+        self.web = settings.quality == "web" or (settings.quality != "files" and is_web(source))
         self.rules = (WEB if self.web else FILES) if self.prose and settings.quality != "off" else None
         self.masked: Counter[str] = Counter()
         self.lines: list[str] = []
