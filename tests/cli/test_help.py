@@ -15,7 +15,7 @@ from crystalline import errors
 from crystalline.cli.main import VERBS
 from crystalline.errors import EXIT_OK, EXIT_USAGE
 
-HEAVY = ["torch", "numpy", "pydantic", "tokenizers", "safetensors", "flint", "charset_normalizer"]
+HEAVY = ["torch", "numpy", "pydantic", "tokenizers", "safetensors", "flint", "charset_normalizer", "ftfy", "rensa"]
 LOADED = """
 import json, sys
 from crystalline.cli.main import main
@@ -87,7 +87,7 @@ def test_the_exit_codes_in_the_help_are_those_of_the_code(cllm):
     [
         (["trian", "x"], "did you mean 'train'?"),
         (["generat"], "did you mean 'generate'?"),
-        (["xyzzy"], "use one of: chat, checkpoint, doctor"),
+        (["xyzzy"], "use one of: chat, checkpoint, clean, doctor"),
         (["run", "x", "--minuts", "3"], "did you mean '--minutes'?"),
         (["run", "x", "--sed=3"], "did you mean '--seed'?"),
         (["eval", "x", "--jsn"], "did you mean '--json'?"),
