@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import repeat
 
 LONGEST_LINE = 300  # characters; a longer line is a paragraph that speaks of such things
 
@@ -103,11 +104,14 @@ def without_lines(text: str, removed: Callable[[str], None]) -> str:
     lowered = text.lower()
     phrases = [phrase for phrase in _PHRASES if phrase in lowered] if any(hint in lowered for hint in _HINTS) else []
     rows = any(sign in text for sign in _SIGNS)
+    low_lines = lowered.split("\n")
+    names = list(map(str.strip, low_lines, repeat(_ENDS)))
+    if not phrases and not rows and _LINES.isdisjoint(names):
+        return text
     kept, lines = [], text.split("\n")
-    for line, low in zip(lines, lowered.split("\n"), strict=True):
-        size = len(line)
-        if (0 < size <= _LONGEST_WHOLE and low.strip(_ENDS) in _LINES) or (
-            size <= LONGEST_LINE and ((rows and _is_menu(line)) or any(phrase in low for phrase in phrases))
+    for line, low, name in zip(lines, low_lines, names, strict=True):
+        if (name in _LINES and len(line) <= _LONGEST_WHOLE) or (
+            len(line) <= LONGEST_LINE and ((rows and _is_menu(line)) or any(phrase in low for phrase in phrases))
         ):
             removed(line.strip())
         else:
@@ -116,6 +120,8 @@ def without_lines(text: str, removed: Callable[[str], None]) -> str:
 
 
 def _is_menu(line: str) -> bool:
+    if not any(sign in line for sign in _SIGNS):
+        return False
     names = [name for part in _SEPARATORS.split(line) if (name := part.strip())]
     return (
         len(names) >= _LEAST_NAMES
