@@ -80,7 +80,7 @@ def parts(found: list[bytes]) -> dict[str, float]:
     texts = [data.decode() for data in found]
     for name, work in {
         "normalisation": lambda text: mending.normal(mending.mended(text)),
-        "lines of the site": lambda text: boilerplate.without_lines(text, lambda line: None),
+        "lines of the site": lambda text: boilerplate.without_lines(text, text.encode(), lambda line: None),
         "language": language.language,
         "masking": lambda text: personal.masked(text, personal.KINDS),
     }.items():

@@ -29,7 +29,8 @@ def check(report, run):
     assert damage(run.corpus) == ""
     assert not list(run.root.glob(".*"))
     assert sorted(os.listdir(run.corpus)) == [
-        "SHA256SUMS", "held_out.jsonl", "removed.jsonl", "report.json", "skipped.jsonl", "sources.jsonl", "train.jsonl"
+        "SHA256SUMS", "held_out.jsonl", "removed.jsonl", "report.json", "skipped.jsonl", "sources.jsonl",
+        "train.jsonl"
     ]  # fmt: skip
     assert not run.corpus_work.exists()
     assert json.loads((run.corpus / "report.json").read_text()) == report

@@ -11,7 +11,8 @@ from crystalline.corpus.forgotten import forget, forgotten, take_back
 from crystalline.errors import UserError
 
 LETTER = (
-    "The harbour was silent that morning.\nNobody had seen the ships leave, and nobody spoke of the “reasons” for it.\n"
+    "The harbour was silent that morning.\nNobody had seen the ships leave, and nobody spoke of the “reasons” "
+    "for it.\n"
     "Only the captain's brother, who kept the old lighthouse, wrote a letter that he never sent.\n"
 )
 

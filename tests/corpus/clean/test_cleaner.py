@@ -49,8 +49,10 @@ def test_only_some_languages():
 
 
 PIECES = [
-    "für größere Bäume", "fÃ¼r Ã¤ltere", "Read more", "anna@web.de", "\r\n", "\n\n", "\x00\x0c", "e\u0301", "  ", "\ufeff",
-    "*** START OF THE PROJECT GUTENBERG EBOOK X ***\n", "\n*** END OF THE PROJECT GUTENBERG EBOOK X ***\n", "404 not found",
+    "für größere Bäume", "fÃ¼r Ã¤ltere", "Read more", "anna@web.de", "\r\n", "\n\n", "\x00\x0c", "e\u0301", "  ",
+    "\ufeff",
+    "*** START OF THE PROJECT GUTENBERG EBOOK X ***\n", "\n*** END OF THE PROJECT GUTENBERG EBOOK X ***\n",
+    "404 not found",
     "+49 30 901820", "lorem ipsum", "the same words again and again ", "漢字かな", "# # #", "\U0001f600", "\u0958",
     SPEECH["en"], SPEECH["ru"],
 ]  # fmt: skip

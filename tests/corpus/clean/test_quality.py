@@ -10,10 +10,7 @@ from hypothesis import strategies as st
 
 from crystalline.corpus.clean.quality import FILES, WEB, Rules, faults
 
-WORDS = (
-    "harbour ship morning silence captain letter window garden winter river stone bread market teacher village road "
-    "mountain story letter music evening paper history silver bridge forest weather friend summer island door kitchen"
-).split()  # fmt: skip
+WORDS = ["harbour", "ship", "morning", "silence", "captain", "letter", "window", "garden", "winter", "river", "stone", "bread", "market", "teacher", "village", "road", "mountain", "story", "letter", "music", "evening", "paper", "history", "silver", "bridge", "forest", "weather", "friend", "summer", "island", "door", "kitchen"]  # fmt: skip
 
 
 def article(seed=0, sentences=25):
@@ -44,10 +41,13 @@ CHINESE = "清晨的港口一片寂静，没有人看见船只离开，也没有
     "村里的老人说，大海从不归还它拿走的东西，但是母亲们仍然在窗前点着灯，一直等到天亮。"
 )
 FINNISH = (
-    "Satamassa oli sinä aamuna hiljaista, eikä kukaan ollut nähnyt laivojen lähtevän. Syistä ei puhuttu. Vasta illalla, "
-    "kun tuuli oli tyyntynyt, ensimmäiset kalastajat palasivat; he eivät tuoneet mukanaan muuta kuin tarinoita. Lapset "
+    "Satamassa oli sinä aamuna hiljaista, eikä kukaan ollut nähnyt laivojen lähtevän. Syistä ei puhuttu. "
+    "Vasta illalla, "
+    "kun tuuli oli tyyntynyt, ensimmäiset kalastajat palasivat; he eivät tuoneet mukanaan muuta kuin "
+    "tarinoita. Lapset "
     "juoksivat heitä vastaan ja kysyivät verkoista ja opettajan veljestä, joka oli lähtenyt heidän mukaansa, mutta "
-    "kukaan ei vastannut heille mitään, ja niin kului ilta kylän rannassa ilman ainuttakaan sanaa merestä tai myrskystä."
+    "kukaan ei vastannut heille mitään, ja niin kului ilta kylän rannassa ilman ainuttakaan sanaa merestä tai "
+    "myrskystä."
 )
 
 
@@ -60,7 +60,8 @@ BAD = {
     "too short": ["A short note.", "Ten words are not enough for a page of text."],
     "placeholder text": ["Lorem ipsum dolor sit amet, consectetur adipiscing elit. " * 3 + article()],
     "error page": [
-        "404 Not Found\nThe requested URL was not found on this server.", "Oops! Page not found.\nGo to the home page.",
+        "404 Not Found\nThe requested URL was not found on this server.",
+        "Oops! Page not found.\nGo to the home page.",
         "Error 503: service unavailable. Please try again later.", "Access denied\nYou do not have permission.",
         "Checking your browser before accessing the site. Verify you are human.", "Die Seite wurde nicht gefunden.",
         "Page introuvable. Retour à l'accueil.",

@@ -83,7 +83,7 @@ class Cleaner:
         if self.prose and self.settings.boilerplate:
             text = self._gutenberg.body(text)
             if self.web:
-                text = without_lines(text, self._line)
+                text = without_lines(text, done.data if text is done.text else text.encode(), self._line)
             if text is not done.text:
                 text = text.rstrip()
                 if not text:
@@ -100,7 +100,7 @@ class Cleaner:
     def finish(self, done: Cleaned) -> None:
         """Mask personal data in what was kept."""
         if self._kinds and done.text:
-            done.take("masking", masked(done.text, self._kinds, self.masked))
+            done.take("masking", masked(done.text, self._kinds, self.masked, done.data))
 
     def _line(self, line: str) -> None:
         if len(self.lines) < MOST_EXAMPLES:

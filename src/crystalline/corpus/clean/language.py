@@ -10,8 +10,8 @@ UNKNOWN = "und"  # "undetermined" in ISO 639
 _SAMPLE = 400  # characters, of which the first words are looked at
 _WORDS = 24
 _LETTERS = 20  # below so many nothing can be said
-# FineWeb asks for 0.65 of the large model. On English documentation with 40 words the small one says "en" with at least
-# 0.5 for 85 % of the texts, and anything else for 0.5 % of them.
+# FineWeb asks for 0.65 of the large model. On English documentation with 40 words the small one says "en" with at
+# least 0.5 for 85 % of the texts, and anything else for 0.5 % of them.
 SURE = 0.5
 
 # In lower case and without numbers, signs and single letters the model is more often right, and sure, than with them.

@@ -7,31 +7,11 @@ import unicodedata
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
-# How UTF-8 looks that was read as Windows-1252, Latin-1, MacRoman or Windows-1251/1250, and the character for what
-# was lost; ftfy looks closer at lines that have one of them. It takes a second for a megabyte, so it is asked only
-# there.
-_SUSPECTS = (
-    "Ã",
-    "Â",
-    "â€",
-    "â\x80",
-    "â„",
-    "ï¿½",
-    "ðŸ",
-    "Ð",
-    "Ñ",
-    "Ä",
-    "Å",
-    "√",
-    "Ã\xad",
-    "вЂ",
-    "Р°",
-    "Рё",
-    "Г¤",
-    "Ĺ",
-    "Ă",
-)
-_PAIR = re.compile("[ÂÃÄÅÐÑâïðĂĹÎÏØÙΓРСвГ√][\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ°±²³´µ¶·¸¹º»¼½¾¿ЂѓєЃ¤©®§]")
+# How UTF-8 looks that was read as Windows-1252, Latin-1, MacRoman or Windows-1250/1251: one of these letters, and
+# after it one of these signs. ftfy looks closer at lines that have such a pair. It takes a second for a megabyte,
+# so it is asked only there.
+_FIRST = "ÂÃÄÅÐÑâïðĂĹÎÏØÙΓРСвГ√"
+_PAIR = re.compile(f"[{_FIRST}][\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ°±²³´µ¶·¸¹º»¼½¾¿ЂѓєЃ¤©®§]")
 
 
 def normal(text: str) -> str:
@@ -47,7 +27,7 @@ def normal(text: str) -> str:
 
 def mended(text: str) -> str:
     """The text without mojibake: "fÃ¼r" becomes "für". Lines that look well are left alone."""
-    if text.isascii() or not any(suspect in text for suspect in _SUSPECTS) or not _PAIR.search(text):
+    if text.isascii() or not any(letter in text for letter in _FIRST) or not _PAIR.search(text):
         return text
     import ftfy
 

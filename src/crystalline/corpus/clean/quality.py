@@ -129,7 +129,7 @@ def faults(
         if not reason and counts[i]:
             if lettered[i] < rule.letters * pieces[i]:
                 reason = "symbols"
-            reason = reason or _wrong_words(text, data[i], counts[i], sizes[i], rule, languages[i])
+            reason = reason or _wrong_words(text, data[i], pieces[i], counts[i], sizes[i], rule, languages[i])
             reason = reason or _wrong_lines(text, rule)
             suspect = any(frequent[i] > limit * sizes[i] for _, limit in rule.frequent)
             suspect = suspect or any(repeated[i] > limit * sizes[i] for _, limit in rule.repeated)
@@ -153,13 +153,13 @@ def _notice(text: str, count: int, rules: Rules) -> str:
     return "too short" if count < rules.least_words else ""
 
 
-def _wrong_words(text: str, data: bytes, count: int, size: int, rules: Rules, language: str) -> str:
+def _wrong_words(text: str, data: bytes, pieces: int, count: int, size: int, rules: Rules, language: str) -> str:
     if rules.symbols < float("inf"):
         symbols = data.count(b"#") + data.count(b"...") + (0 if text.isascii() else text.count("…"))
         if symbols > rules.symbols * count:
             return "symbols"
     # Scripts without spaces have no words whose length could be wrong; bytes count as their share of characters.
-    if rules.word_length[0] > 0 and data.count(b" ") > 0.08 * len(text):
+    if rules.word_length[0] > 0 and pieces > 0.08 * len(text):
         low, high = rules.word_length
         if not low <= size * len(text) / len(data) / count <= high:
             return "strange words"
@@ -217,12 +217,13 @@ def _suspicion(found: Words) -> tuple[list[int], list[int]]:
     own = found.hashes ^ np.repeat(np.arange(documents, dtype=np.uint64) * _SALT, np.diff(found.first))
     ends = np.zeros(len(own) + 1, np.int64)
     np.cumsum(found.lengths, out=ends[1:])
-    pairs = _boxes(runs(own, 2)[:-2])
+    pairs = _boxes(runs(own, 2))
+    counts = np.bincount(pairs)[pairs]
     # No run is more frequent than its first two words, nor longer than four.
     sizes = np.zeros(len(own) + 1, np.int64)
-    counts = np.bincount(pairs)[pairs]
-    sizes[: len(pairs)] = (counts * (counts > 1)) * (ends[4:] - ends[:-4])
-    sizes[len(pairs) : -1] = ends[-1] - ends[len(pairs) : -1]  # the last words: no less than what can be true
+    sizes[:-5] = ends[4:-1]
+    sizes[-5:-2] = ends[-1]
+    sizes[:-2] = (counts * (counts > 1)) * (sizes[:-2] - ends[:-2])
     frequent = np.maximum.reduceat(sizes, np.minimum(found.first[:-1], len(own)))
     frequent[np.diff(found.first) == 0] = 0
     return frequent.tolist(), found.sums(_said_before(runs(own, 5), found.lengths, 5)).tolist()
@@ -231,20 +232,13 @@ def _suspicion(found: Words) -> tuple[list[int], list[int]]:
 def _repeats(hashes: Hashes, lengths: Counts, rules: Rules) -> bool:
     """Whether one run of words takes too much of the text, or too much of it was said before."""
     total = int(lengths.sum())
-    if rules.frequent:
-        ends = np.zeros(len(lengths) + 1, np.int64)
-        np.cumsum(lengths, out=ends[1:])
-        longest, least = max(n for n, _ in rules.frequent), min(limit for _, limit in rules.frequent)
-        # No run is more frequent than its first two words, nor longer than the longest: most texts are done with
-        # here.
-        boxes = _boxes(runs(hashes, 2)[: max(0, len(lengths) - longest + 1)])
-        most = np.bincount(boxes)[boxes] * (ends[longest:] - ends[: len(boxes)])
-        if len(boxes) and int(most.max()) > least * total:
-            for n, limit in rules.frequent:
-                _, place, count = np.unique(runs(hashes, n), return_index=True, return_counts=True)
-                size = ends[place + n] - ends[place]
-                if int((count * size)[count > 1].max(initial=0)) > limit * total:
-                    return True
+    ends = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=ends[1:])
+    for n, limit in rules.frequent:
+        _, place, count = np.unique(runs(hashes, n), return_index=True, return_counts=True)
+        size = ends[place + n] - ends[place]
+        if int((count * size)[count > 1].max(initial=0)) > limit * total:
+            return True
     covered = total
     for n, limit in sorted(rules.repeated):  # longer runs that were there before lie in shorter ones that were
         if covered > min(limit for m, limit in rules.repeated if m >= n) * total:
