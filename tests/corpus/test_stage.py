@@ -281,7 +281,7 @@ def test_a_failure_keeps_the_corpus_that_was_there(texts, run):
 
 def python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, timeout=1800)
 
 
 KILLED = """
@@ -418,3 +418,36 @@ def test_a_file_of_300_megabytes_takes_less_than_100_of_memory(tmp_path, run):
     text, memory = peak_memory(write_and_name(tmp_path / "large.txt", 300_000_000), run)
     assert text >= 300_000_000
     assert memory < 100_000_000
+
+
+GIGABYTE = """
+    import resource, sys
+    from crystalline.corpus import stage
+    from crystalline.run_folder import RunFolder
+    from crystalline.settings import Clean, Corpus, Settings
+    settings = Settings(corpus=Corpus(source=[sys.argv[1]], section_bytes=4096), clean=Clean(workers=2))
+    report = stage.build(settings, RunFolder(sys.argv[2]))
+    mine = int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+    theirs = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    print(report["bytes"]["in"], report["documents"]["kept"], (mine + 2 * theirs) * 1024)
+"""
+
+
+@pytest.mark.slow
+def test_a_gigabyte_in_documents_as_of_pages_takes_less_than_500_megabytes(tmp_path, run):
+    """All processes together, what they share counted again for each; near duplicates looked for among 300,000."""
+    source = random.Random(1)
+    words = [
+        source.choice("bdfglmnrst") + source.choice("aeiou") + source.choice("nrstl") + str(i) for i in range(9000)
+    ]
+    sentences = [" ".join(source.choices(words, k=14)) + "." for _ in range(30_000)]
+    folder = tmp_path / "large"
+    folder.mkdir()
+    for number in range(250):
+        (folder / f"{number}.txt").write_text("\n".join(source.choices(sentences, k=40_000)))
+    done = python(GIGABYTE, folder, run.root)
+    assert done.returncode == 0, done.stderr
+    text, kept, memory = map(int, done.stdout.split())
+    assert text >= 1_000_000_000
+    assert kept > 200_000
+    assert memory <= 500_000_000

@@ -11,7 +11,7 @@ from crystalline.corpus.clean.language import UNKNOWN, language
 from crystalline.settings import Clean
 
 SPEECH = {
-    "en": "The harbour was silent that morning, and nobody had seen the ships leave or spoke about the reasons for it.",
+    "en": "The harbour was silent that morning, and nobody had seen the ships leave or spoke about the reasons.",
     "de": "Der Hafen war an diesem Morgen still, und niemand hatte die Schiffe auslaufen sehen oder sprach darüber.",
     "fr": "Le port était silencieux ce matin-là, et personne n'avait vu partir les bateaux ni n'en parlait.",
     "es": "El puerto estaba en silencio aquella mañana y nadie había visto salir los barcos ni hablaba de ello.",

@@ -173,3 +173,10 @@ def test_what_another_corpus_has_goes_and_is_no_part_of_this_one(tmp_path):
     reasons = [gone[text][0] for text in [*known[15:], *near, *longer]]
     assert reasons == [KNOWN] * len(reasons)
     assert gone[new[0]][0] == SAME
+
+
+def test_texts_without_words_are_alike_only_if_equal(tmp_path):
+    texts = ["{}", "[]", "+-+-+", "| |\n+-+", "[{}]", "ok", "a = {", "a = [", "漢字", "一 二 三"]
+    stay, gone = merged(tmp_path / "x", [document(text, "s") for text in [*texts, "{}"]])
+    assert sorted(stay) == sorted(texts)
+    assert list(gone) == ["{}"]

@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 
 from crystalline.corpus.clean.quality import FILES, WEB, Rules, faults
 
-WORDS = ["harbour", "ship", "morning", "silence", "captain", "letter", "window", "garden", "winter", "river", "stone", "bread", "market", "teacher", "village", "road", "mountain", "story", "letter", "music", "evening", "paper", "history", "silver", "bridge", "forest", "weather", "friend", "summer", "island", "door", "kitchen"]  # fmt: skip
+WORDS = [
+    "harbour", "ship", "morning", "silence", "captain", "letter", "window", "garden", "winter",
+    "river", "stone", "bread", "market", "teacher", "village", "road", "mountain", "story",
+    "letter", "music", "evening", "paper", "history", "silver", "bridge", "forest", "weather",
+    "friend", "summer", "island", "door", "kitchen",
+]  # fmt: skip
 
 
 def article(seed=0, sentences=25):

@@ -8,6 +8,7 @@ Broder 1997; the banding of signatures is that of Leskovec, Rajaraman, Ullman, "
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,17 +30,21 @@ def shingles(data: bytes) -> Hashes:
 def signatures(data: Sequence[bytes]) -> NDArray[np.uint64]:
     """A number for each band of each text, shape (texts, BANDS): equal numbers in one band make two texts candidates.
 
-    Texts without any word have the same ones.
+    Texts of fewer than five words are alike only if they are equal: they may be nothing but signs and numbers, which
+    words do not tell apart.
     """
     from rensa import RMinHash
 
-    found, borders = Words.of(data).runs(SHINGLE)
-    digests = RMinHash.digest_matrix_from_flat_token_hashes(found, borders.astype(np.uint64), BANDS * ROWS, _SEED)
+    found = Words.of(data)
+    every, borders = found.runs(SHINGLE)
+    digests = RMinHash.digest_matrix_from_flat_token_hashes(every, borders.astype(np.uint64), BANDS * ROWS, _SEED)
     minima = np.array(digests.to_rows(), np.uint64).reshape(len(data), BANDS, ROWS)
     bands = np.zeros((len(data), BANDS), np.uint64)
     for row in range(ROWS):  # five numbers of 32 bits into one of 64
         bands = (bands ^ minima[:, :, row]) * _JOIN
         bands ^= bands >> np.uint64(29)
+    for short in np.flatnonzero(np.diff(found.first) < SHINGLE).tolist():
+        bands[short] = np.frombuffer(hashlib.sha512(data[short]).digest() * (BANDS // 8), "<u8")
     return bands
 
 
