@@ -33,7 +33,7 @@ MOST_EXCESS = 0.2  # how much of the text may be held out beyond the share that 
 
 MOST_CANDIDATES = 16  # texts that one is compared with because of one band: those that go before all others
 MOST_OPEN = 200  # files
-REMEMBERED = 256  # texts whose runs of words are kept for the next comparison
+REMEMBERED = 64  # texts whose runs of words are kept for the next comparison
 
 # Why a document is a duplicate.
 SAME, NEAR, KNOWN = "duplicate", "near duplicate", "in another corpus"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Hashes = NDArray[np.uint64]
 Counts = NDArray[np.int64]
 
-_SLICE = 1 << 20  # bytes handled at once, which bounds the memory
+_SLICE = 1 << 18  # bytes handled at once, which bounds the memory
 
 # Every byte as it counts in a word: ASCII letters in lower case, digits, bytes above ASCII; the others are spaces.
 _FOLD = bytes(
