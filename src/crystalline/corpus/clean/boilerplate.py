@@ -89,6 +89,7 @@ _ENDS = " \t.,:;!?…»«>›→*|•·-–—[](){}✕×+"
 
 # A row of short names: "Home | News | Sport | Contact".
 _SIGNS = "|•·»›"
+_SIGN_BYTES = [sign.encode() for sign in _SIGNS]
 _SEPARATORS = re.compile(f"[{_SIGNS}]")
 _LEAST_NAMES, _LONGEST_NAME = 4, 25  # and characters
 
@@ -105,7 +106,7 @@ def without_lines(text: str, data: bytes, removed: Callable[[str], None]) -> str
     """
     small = data.lower()
     asks = any(hint in small for hint in _HINTS)
-    rows = any(sign in text for sign in _SIGNS)
+    rows = any(sign in data for sign in _SIGN_BYTES)
     lines = text.split("\n")
     kept = []
     for line in lines:

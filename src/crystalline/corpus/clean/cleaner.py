@@ -75,7 +75,8 @@ class Cleaner:
         raw = section.decode("utf-8")
         done = Cleaned(raw, section)
         # Before anything else: mojibake has control characters in it, and they are needed to undo it.
-        text = normal(mended(raw) if self.settings.repair and self.prose else raw)
+        text = mended(raw) if self.settings.repair and self.prose else raw
+        text = normal(text, section if text is raw else b"")
         if not text:
             done.remove("empty")
             return done

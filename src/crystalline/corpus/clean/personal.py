@@ -126,6 +126,7 @@ _KEYS: tuple[tuple[bytes, re.Pattern[str]], ...] = tuple(
     )
 )  # fmt: skip
 # A password or token that is called so: the value, in quotation marks or alone after the sign; and what it is called.
+_NAMES = (b"passw", b"passphrase", b"api", b"secret", b"token")
 _VALUE = re.compile(r"[:=]\s{0,3}([\"']?)([A-Za-z0-9+/_!@#$%^&*.~=-]{12,128})\1(?![A-Za-z0-9(\[.])")
 _SECRET = re.compile(
     r"(?i)(?:passw(?:or)?d|passphrase|api[_-]?key|secret(?:[_-]?(?:access[_-]?)?key)?|token)[\"']?\s{0,3}$"
@@ -136,6 +137,9 @@ def _keys(text: str, data: bytes) -> Iterator[Span]:
     for prefix, pattern in _KEYS:
         if prefix in data:
             yield from ((*found.span(), "key") for found in pattern.finditer(text))
+    small = data.lower()
+    if not any(name in small for name in _NAMES):
+        return
     for found in _VALUE.finditer(text):
         if _random(found[2]) and _SECRET.search(text, max(0, found.start() - 30), found.start()):
             yield (*found.span(2), "key")

@@ -125,7 +125,7 @@ def faults(
     frequent, repeated = _suspicion(found)
     reasons = []
     for i, (text, rule) in enumerate(zip(texts, rules, strict=True)):
-        reason = _notice(text, counts[i], rule)
+        reason = _notice(text, data[i], counts[i], rule)
         if not reason and counts[i]:
             if lettered[i] < rule.letters * pieces[i]:
                 reason = "symbols"
@@ -139,10 +139,10 @@ def faults(
     return reasons
 
 
-def _notice(text: str, count: int, rules: Rules) -> str:
+def _notice(text: str, data: bytes, count: int, rules: Rules) -> str:
     """What can be said of a text by its length and a look for certain words."""
     # C4 removes pages with these words. Who writes about them has written more.
-    if len(text) < _LONG_ARTICLE and ("orem ipsum" in text or "OREM IPSUM" in text):
+    if len(text) < _LONG_ARTICLE and (b"orem ipsum" in data or b"OREM IPSUM" in data):
         return "placeholder text"
     if rules.notices and count <= _LONG_NOTICE:
         lowered = text.lower()
@@ -217,7 +217,7 @@ def _suspicion(found: Words) -> tuple[list[int], list[int]]:
     own = found.hashes ^ np.repeat(np.arange(documents, dtype=np.uint64) * _SALT, np.diff(found.first))
     ends = np.zeros(len(own) + 1, np.int64)
     np.cumsum(found.lengths, out=ends[1:])
-    pairs = _boxes(runs(own, 2))
+    pairs = _boxes(runs(own, 2), 4)
     counts = np.bincount(pairs)[pairs]
     # No run is more frequent than its first two words, nor longer than four.
     sizes = np.zeros(len(own) + 1, np.int64)
@@ -252,8 +252,8 @@ def _said_before(found: Hashes, lengths: Counts, n: int) -> Counts:
     """The bytes of each word that lies in a run of n words which occurred earlier; 0 for the others."""
     change = np.zeros(len(lengths) + 1, np.int32)
     if len(found):
-        places, boxes = np.arange(len(found)), _boxes(found)
-        first = np.empty(int(boxes.max()) + 1, np.int64)
+        places, boxes = np.arange(len(found), dtype=np.int32), _boxes(found, 16)
+        first = np.empty(int(boxes.max()) + 1, np.int32)  # small, for the processor's cache
         first[boxes[::-1]] = places[
             ::-1
         ]  # of several in one box the last that is written stays: the first in the text
@@ -268,6 +268,6 @@ def _said_before(found: Hashes, lengths: Counts, n: int) -> Counts:
     return np.where(np.cumsum(change[:-1]) > 0, lengths, 0)
 
 
-def _boxes(found: Hashes) -> Counts:
-    """A number below some 16 times their count for each of these: equal ones have equal numbers, few others do."""
-    return (found >> np.uint64(60 - len(found).bit_length())).astype(np.int64)
+def _boxes(found: Hashes, times: int) -> Counts:
+    """A number below about `times` their count for each of these: equal ones have equal numbers, few others do."""
+    return (found >> np.uint64(64 - (times * len(found)).bit_length())).astype(np.int64)
