@@ -106,7 +106,7 @@ def without_lines(text: str, data: bytes, removed: Callable[[str], None]) -> str
     """
     small = data.lower()
     asks = any(hint in small for hint in _HINTS)
-    rows = any(sign in data for sign in _SIGN_BYTES)
+    rows = b"|" in data or (not data.isascii() and any(sign in data for sign in _SIGN_BYTES))
     lines = text.split("\n")
     kept = []
     for line in lines:

@@ -134,8 +134,9 @@ _SECRET = re.compile(
 
 
 def _keys(text: str, data: bytes) -> Iterator[Span]:
+    underscore = b"_" in data  # most prose has none
     for prefix, pattern in _KEYS:
-        if prefix in data:
+        if (underscore or not prefix.endswith(b"_")) and prefix in data:
             yield from ((*found.span(), "key") for found in pattern.finditer(text))
     small = data.lower()
     if not any(name in small for name in _NAMES):
@@ -198,8 +199,7 @@ _CALLED = re.compile(
 
 def _numbers(text: str) -> Iterator[Span]:
     for run in _RUN.finditer(text):
-        start, end = run.span()
-        yield from _in_window(text, start, end)
+        yield from _in_window(text, *run.span())
     for colons in _COLONS.finditer(text):
         for found in _IPV6.finditer(text, max(0, colons.start() - 5), colons.end() + 40):
             if found.start() <= colons.start() and _public(found[0]):
