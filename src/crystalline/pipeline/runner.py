@@ -104,7 +104,7 @@ def clean(root: str | Path, overrides: dict[str, Any] | None = None) -> dict[str
     run = RunFolder.open(root)
     settings = settings_of(run, overrides)
     with run.lock(), EventLog(run.events) as events:
-        if store.newest_whole(run) is not None:
+        if checkpoints.newest_whole(run) is not None:
             _warn_of_new_text(run, settings)
         else:
             _clean(run, settings, _stages(run, events))
