@@ -118,6 +118,35 @@ def test_same_documents_whatever_the_names_and_the_order(tmp_path, texts, run):
         assert [(d.hash, d.text) for d in one] == [(d.hash, d.text) for d in two]
 
 
+@pytest.mark.parametrize(("workers", "portion"), [(1, 8 << 20), (3, 20_000), (2, 1)])
+def test_duplicates_and_near_duplicates_go_alike_in_any_order_and_number_of_processes(
+    tmp_path, texts, run, workers, portion, monkeypatch
+):
+    source = random.Random(4)
+    contents = [path.read_text("utf-8") for path in sorted(texts.rglob("*.md"))]
+    for text in contents[10:25]:
+        contents.append(text)
+        for _ in range(3):
+            words = text.split(" ")
+            words[source.randrange(len(words))] = f"changed{len(contents)}"
+            contents.append(" ".join(words))
+    results = []
+    for number in range(2):
+        folder = tmp_path / f"order{number}"
+        folder.mkdir()
+        for name, text in enumerate(contents):
+            (folder / f"{name:03}.md").write_text(text, encoding="utf-8")
+        place = RunFolder(tmp_path / f"run{number}")
+        monkeypatch.setattr(portions, "PORTION_BYTES", portion if number else 8 << 20)
+        report = stage.build(settings_for(folder, clean={"workers": workers if number else 1}), place)
+        train, held_out = check(report, place)
+        results.append(([(d.hash, d.text) for d in train + held_out], report["documents"], report["bytes"]))
+        assert report["documents"]["removed"]["duplicate"] >= 15
+        assert report["documents"]["removed"]["near duplicate"] >= 15
+        source.shuffle(contents)
+    assert results[0] == results[1]
+
+
 def test_the_same_sources_give_the_same_bytes(tmp_path, texts, run):
     stage.build(settings_for(texts / "part0", texts), run)
     other = RunFolder(tmp_path / "other")

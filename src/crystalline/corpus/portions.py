@@ -154,7 +154,8 @@ class Writer:
             np.save(self.folder / "signatures.npy", np.concatenate([empty, *self._signatures]).T.copy())
         with open(self.folder / "sources.jsonl", "wb") as file:
             for entry, languages, cleaner in zip(self._sources, self._languages, self._cleaners, strict=True):
-                entry["language"] = max(languages, key=lambda name: (languages[name], name), default="")
+                found = max(languages, key=lambda name: (languages[name], name), default="")
+                entry["language"] = found or entry["language"]  # what the file itself says, where nothing was found
                 entry["masked"] = dict(sorted(cleaner.masked.items()))
                 self.tally.source(cleaner.masked, cleaner.lines)
                 file.write(_line(entry))
