@@ -78,7 +78,7 @@ def test_every_problem_is_told_at_once_with_its_origin_and_the_nearest_name(file
         (f"{path}: corpus.source = 'text'", "list"),
         (f"{path}: optimizer.momentum = nan", "finite"),
         ("environment CLLM_SCHEDULER_NAM: no setting scheduler.nam", "did you mean 'name'?"),
-        ("environment CLLM_ZEBU: no section [zebu]", "use one of: checkpointing, corpus, extract"),
+        ("environment CLLM_ZEBU: no section [zebu]", "use one of: checkpointing, clean, corpus"),
         ("environment CLLM_TRAINING_POSITIONS: training.positions = 13", "12 or 144"),
         ("the command line: training.minutes = -1.0", "greater than 0"),
         ("the command line: optimizer.name = 'adam'", "'muon', 'adamw' or 'sgd'"),

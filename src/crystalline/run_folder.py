@@ -49,7 +49,10 @@ class RunFolder:
         self.manifest = self.root / "manifest.json"
         self.events = self.root / "events.jsonl"
         self.lock_file = self.root / "lock"
+        self.crawl = self.root / "crawl"  # pages of websites
         self.corpus = self.root / "corpus"
+        self.corpus_work = self.root / "corpus-work"  # there only while the corpus is being made
+        self.forgotten = self.root / "forgotten.json"  # sources to leave out
         self.tokenizer = self.root / "tokenizer"
         self.shards = self.root / "shards"
         self.checkpoints = self.root / "checkpoints"

@@ -49,7 +49,7 @@ class Section(BaseModel):
 class Corpus(Section):
     """Where the text comes from and how it is divided."""
 
-    source: list[str] = Field([], description="folders and files with text")
+    source: list[str] = Field([], description="folders and files with text, crawls, and websites (https://...)")
     exclude: list[str] = Field([], description="names or patterns to leave out, such as '*.min.js'")
     held_out: float = Field(0.05, gt=0, le=0.5, description="share of the documents kept apart to measure on")
     section_bytes: int = Field(
@@ -125,6 +125,35 @@ class Extract(Section):
         60.0, gt=0, le=86_400, description="processor time for one file, or for each page that is recognised"
     )
     memory_mb: int = Field(2048, ge=512, le=1_048_576, description="memory of the process that reads files")
+
+
+PersonalData = Literal["email", "phone", "iban", "card", "ip", "key"]
+
+
+class Clean(Section):
+    """What is taken out of the text before anything learns from it."""
+
+    repair: bool = Field(True, description="undo mojibake in prose, such as 'fÃ¼r' for 'für'")
+    boilerplate: bool = Field(
+        True, description="take out lines of the site (cookie notices, menus) and licences of Project Gutenberg"
+    )
+    languages: list[str] = Field(
+        [], description="ISO 639 codes, such as 'en': keep only prose in these, and what no language is certain of"
+    )
+    quality: Literal["auto", "web", "files", "off"] = Field(
+        "auto", description="rules for prose: strict for web pages, lenient for files; auto: by the source"
+    )
+    mask: list[PersonalData] = Field(
+        ["email", "phone", "iban", "card", "ip", "key"],
+        description="personal data to replace by <email>, <phone> ...; in source code only email and key",
+    )
+    near_duplicates: float = Field(
+        0.75, ge=0, le=1, description="Jaccard index of runs of five words from which one of two texts goes; 0: never"
+    )
+    against: list[str] = Field(
+        [], description="run folders: what their corpora have, in these words or nearly, is left out"
+    )
+    workers: AutoInt = Field(None, ge=1, le=1024, description="processes; auto: one a core. The result is the same")
 
 
 class Tokenizer(Section):
@@ -285,6 +314,7 @@ class Settings(Section):
     corpus: Corpus = Corpus()
     crawl: Crawl = Crawl()
     extract: Extract = Extract()
+    clean: Clean = Clean()
     tokenizer: Tokenizer = Tokenizer()
     model: Model = Model()
     training: Training = Training()

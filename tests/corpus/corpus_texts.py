@@ -3,7 +3,7 @@
 import random
 from pathlib import Path
 
-from crystalline.settings import Corpus, Settings
+from crystalline.settings import Clean, Corpus, Settings
 
 WORDS = ["the", "cat", "sat", "naïve", "Bär", "Straße", "żółć", "漢字", "def", "return", "import", "42"]
 
@@ -17,5 +17,8 @@ def prose(size: int, seed: int) -> str:
     return text + "\n"
 
 
-def settings_for(*sources: Path, **choices) -> Settings:
-    return Settings(corpus=Corpus(source=[str(source) for source in sources], **choices))
+def settings_for(*sources: Path, clean: dict | None = None, **choices) -> Settings:
+    """Settings with these sources; `choices` are of [corpus]."""
+    return Settings(
+        corpus=Corpus(source=[str(source) for source in sources], **choices), clean=Clean(**(clean or {}))
+    )

@@ -1,4 +1,3 @@
-import hashlib
 import unicodedata
 from itertools import pairwise
 
@@ -7,7 +6,8 @@ from corpus_texts import prose
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystalline.corpus.documents import clean, documents, original, sections
+from crystalline.corpus.clean.mending import normal as clean
+from crystalline.corpus.documents import original, sections
 
 # Dense in what can go wrong at a cut: line ends of all kinds, accents, characters of 1 to 4 bytes.
 tricky = st.text(st.sampled_from("ab \t\n\r\u0301\u0327é漢\U0001f600\x00\x0c\x85\ufeff\u0958"), max_size=300)
@@ -77,31 +77,14 @@ def test_no_crumb_at_the_end():
     assert min(sizes) > 2000
 
 
-def test_documents_carry_hash_and_place():
-    text = prose(20_000, 5)
-    found = list(documents([text], "book.txt", 4096))
-    assert len(found) >= 5
-    assert found[0].offset == 0
-    for document, following in pairwise(found):
-        assert following.offset == document.offset + document.length
-    assert sum(document.length for document in found) == len(text.encode())
-    for document in found:
-        assert document.source == "book.txt"
-        assert document.text == clean(text.encode()[document.offset :][: document.length].decode())
-        assert document.hash == hashlib.sha256(document.text.encode()).hexdigest()
-
-
-def test_an_empty_file_is_one_empty_document():
-    assert [(d.length, d.text) for d in documents([""], "empty", 1024)] == [(0, "")]
-
-
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_the_original_of_a_document_is_found_again(tmp_path, monkeypatch, encoding):
     monkeypatch.setattr("crystalline.corpus.decoding.PIECE", 1000)
     path = tmp_path / "file"
     text = prose(9_000, 6).replace("\n", "\r\n")
     path.write_bytes(text.encode(encoding))
-    for document in documents([text], "file", 1024):
-        raw = original(path, document.offset, document.length)
-        assert raw.encode() == text.encode()[document.offset : document.offset + document.length]
-        assert clean(raw) == document.text
+    offset = 0
+    for section in sections([text], 1024):
+        assert original(path, offset, len(section)).encode() == section
+        offset += len(section)
+    assert offset == len(text.encode())

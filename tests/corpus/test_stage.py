@@ -5,13 +5,15 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from corpus_texts import prose, settings_for
 
-from crystalline.corpus import decoding, stage
-from crystalline.corpus.documents import clean, original
+from crystalline.corpus import decoding, portions, stage
+from crystalline.corpus.clean.mending import normal as clean
+from crystalline.corpus.documents import original
 from crystalline.corpus.extract import extraction
 from crystalline.corpus.split import fraction
 from crystalline.errors import EXIT_DAMAGED, UserError
@@ -29,8 +31,10 @@ def check(report, run):
     assert damage(run.corpus) == ""
     assert not list(run.root.glob(".*"))
     assert sorted(os.listdir(run.corpus)) == [
-        "SHA256SUMS", "held_out.jsonl", "report.json", "skipped.jsonl", "train.jsonl"
+        "SHA256SUMS", "held_out.jsonl", "removed.jsonl", "report.json", "skipped.jsonl", "sources.jsonl",
+        "train.jsonl"
     ]  # fmt: skip
+    assert not run.corpus_work.exists()
     assert json.loads((run.corpus / "report.json").read_text()) == report
     for kind, size in (("documents", lambda d: 1), ("bytes", lambda d: len(d.text.encode()))):
         counts = report[kind]
@@ -38,6 +42,17 @@ def check(report, run):
         assert counts["kept"] == counts["train"] + counts["held_out"]
         assert counts["train"] == sum(map(size, train)) > 0
         assert counts["held_out"] == sum(map(size, held_out)) > 0
+    sources, removed = list(stage.records(run, "sources")), list(stage.records(run, "removed"))
+    for kind in ("documents", "bytes"):
+        for source in sources:
+            assert source[kind]["in"] == source[kind]["kept"] + sum(source[kind]["removed"].values())
+        for part in ("in", "kept"):
+            assert sum(source[kind][part] for source in sources) == report[kind][part]
+        by_reason = Counter()
+        for source in sources:
+            by_reason.update(source[kind]["removed"])
+        assert {k: v for k, v in by_reason.items() if v} == report[kind]["removed"]
+    assert Counter(entry["reason"] for entry in removed) == report["documents"]["removed"]
     files = report["files"]
     assert files["seen"] == files["read"] + sum(reason["count"] for reason in files["skipped"].values())
     assert files["read"] == sum(files["encodings"].values())
@@ -82,7 +97,7 @@ def test_mixed_folder_adds_up_and_everything_is_accounted_for(tmp_path, texts, r
     assert [Path(line["source"]).name for line in lines] == [
         ".git", "broken.pdf", "broken.txt", "data", "song.mp3"
     ]  # fmt: skip
-    assert report["fingerprint"] == stage.source_fingerprint(settings.corpus)
+    assert report["fingerprint"] == stage.fingerprint(settings, run)
 
 
 def test_every_document_is_traced_to_its_place(texts, run):
@@ -107,6 +122,35 @@ def test_same_documents_whatever_the_names_and_the_order(tmp_path, texts, run):
     stage.build(settings_for(shuffled / "x2", shuffled / "x0", shuffled / "x1"), other)
     for one, two in zip(both(run), both(other), strict=True):
         assert [(d.hash, d.text) for d in one] == [(d.hash, d.text) for d in two]
+
+
+@pytest.mark.parametrize(("workers", "portion"), [(1, 8 << 20), (3, 20_000), (2, 1)])
+def test_duplicates_and_near_duplicates_go_alike_in_any_order_and_number_of_processes(
+    tmp_path, texts, run, workers, portion, monkeypatch
+):
+    source = random.Random(4)
+    contents = [path.read_text("utf-8") for path in sorted(texts.rglob("*.md"))]
+    for text in contents[10:25]:
+        contents.append(text)
+        for _ in range(3):
+            words = text.split(" ")
+            words[source.randrange(len(words))] = f"changed{len(contents)}"
+            contents.append(" ".join(words))
+    results = []
+    for number in range(2):
+        folder = tmp_path / f"order{number}"
+        folder.mkdir()
+        for name, text in enumerate(contents):
+            (folder / f"{name:03}.md").write_text(text, encoding="utf-8")
+        place = RunFolder(tmp_path / f"run{number}")
+        monkeypatch.setattr(portions, "PORTION_BYTES", portion if number else 8 << 20)
+        report = stage.build(settings_for(folder, clean={"workers": workers if number else 1}), place)
+        train, held_out = check(report, place)
+        results.append(([(d.hash, d.text) for d in train + held_out], report["documents"], report["bytes"]))
+        assert report["documents"]["removed"]["duplicate"] >= 15
+        assert report["documents"]["removed"]["near duplicate"] >= 15
+        source.shuffle(contents)
+    assert results[0] == results[1]
 
 
 def test_the_same_sources_give_the_same_bytes(tmp_path, texts, run):
@@ -200,13 +244,13 @@ def test_too_little_text_says_how_much_there_is(tmp_path, run):
     (tmp_path / "c.txt").write_text("\n")
     error = failure(settings_for(tmp_path / "a.txt", tmp_path / "b.txt", tmp_path / "c.txt"), run)
     assert "only 1,500 bytes of different text in 3 files" in error.why
-    assert "1,500 bytes were exact duplicates" in error.why
-    assert "1 empty document" in error.why
+    assert "1 document removed (duplicate, 1,500 bytes)" in error.why
+    assert "1 document removed (empty)" in error.why
 
 
 def test_the_same_line_over_and_over_is_too_little(tmp_path, run):
     (tmp_path / "a.txt").write_text("all work and no play makes a dull boy\n" * 1000)
-    assert "exact duplicates" in failure(settings_for(tmp_path / "a.txt"), run).why
+    assert "removed (repetition" in failure(settings_for(tmp_path / "a.txt"), run).why
 
 
 def test_a_missing_path(tmp_path, run):
@@ -265,31 +309,86 @@ def test_a_failure_keeps_the_corpus_that_was_there(texts, run):
     with pytest.raises(KeyboardInterrupt):
         stage.build(settings_for(texts), run, stop)
     assert (run.corpus / "SHA256SUMS").read_bytes() == before
+    assert sorted(os.listdir(run.root)) == ["corpus", "corpus-work"]
+    stage.build(settings_for(texts), run)
     assert os.listdir(run.root) == ["corpus"]
 
 
 def python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, timeout=1800)
 
 
-def test_a_kill_leaves_no_half_folder_and_the_next_run_cleans_up(texts, run):
-    killed = python(
-        """
-        import os, signal, sys
-        from crystalline.corpus import stage
-        from crystalline.run_folder import RunFolder
-        from crystalline.settings import Corpus, Settings
-        settings = Settings(corpus=Corpus(source=[sys.argv[1]]))
-        stage.build(settings, RunFolder(sys.argv[2]), lambda _: os.kill(os.getpid(), signal.SIGKILL))
-        """,
-        texts,
-        run.root,
-    )
-    assert killed.returncode == -9
+KILLED = """
+    import os, signal, sys
+    from crystalline.corpus import parallel, portions, stage
+    from crystalline.run_folder import RunFolder
+    from crystalline.settings import Clean, Corpus, Settings
+
+    def stop(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    source, root, when, workers = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+    portions.PORTION_BYTES = 20_000
+    settings = Settings(corpus=Corpus(source=[source]), clean=Clean(workers=workers))
+    done = 0
+    if when.isdigit():  # after so many portions
+        real = stage._tally
+        def count(folder):
+            global done
+            done += 1
+            return stop() if done > int(when) else real(folder)
+        stage._tally = count
+    elif when in ("merging", "writing"):
+        setattr(stage, {"merging": "Merger", "writing": "_write"}[when], stop)
+    elif when == "seal":  # of the corpus folder, which is as good as finished
+        stage.write_json = stop
+    stage.build(settings, RunFolder(root), lambda _: None)
+"""
+
+
+@pytest.mark.parametrize("when", ["0", "1", "3", "merging", "writing", "seal"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_kill_at_any_moment_and_the_same_command_again_give_the_same_bytes(
+    tmp_path, texts, run, when, workers, monkeypatch
+):
+    monkeypatch.setattr(portions, "PORTION_BYTES", 20_000)
+    killed = python(KILLED, texts, run.root, when, workers)
+    assert killed.returncode == -9, killed.stderr
     assert not run.corpus.exists()
-    assert len(list(run.root.glob(".corpus.*.partial"))) == 1
-    check(stage.build(settings_for(texts), run), run)
+    finished = {path for path in run.corpus_work.iterdir() if not path.name.startswith(".")}
+    made = []
+    real = portions.make
+    monkeypatch.setattr(
+        portions, "make", lambda portion, folder, *rest: (made.append(folder), real(portion, folder, *rest))
+    )
+    report = stage.build(settings_for(texts, clean={"workers": 1}), run)
+    check(report, run)
+    assert finished.isdisjoint(made), "finished portions are kept"
+    if when != "0":
+        assert finished
+    whole = RunFolder(tmp_path / "whole")
+    stage.build(settings_for(texts, clean={"workers": 3}), whole)
+    assert (run.corpus / "SHA256SUMS").read_bytes() == (whole.corpus / "SHA256SUMS").read_bytes()
+
+
+def test_a_damaged_portion_is_made_again(texts, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(portions, "PORTION_BYTES", 20_000)
+    python(KILLED, texts, run.root, "merging", 1)
+    victim = sorted(run.corpus_work.iterdir())[0] / "documents.jsonl"
+    victim.write_bytes(victim.read_bytes()[:-5] + b"oops\n")
+    stage.build(settings_for(texts), run)
+    whole = RunFolder(tmp_path / "whole")
+    stage.build(settings_for(texts), whole)
+    assert (run.corpus / "SHA256SUMS").read_bytes() == (whole.corpus / "SHA256SUMS").read_bytes()
+
+
+def test_portions_of_other_settings_are_not_used(texts, run, tmp_path):
+    python(KILLED, texts, run.root, "merging", 1)
+    stage.build(settings_for(texts, section_bytes=1024), run)
+    whole = RunFolder(tmp_path / "whole")
+    stage.build(settings_for(texts, section_bytes=1024), whole)
+    assert (run.corpus / "SHA256SUMS").read_bytes() == (whole.corpus / "SHA256SUMS").read_bytes()
 
 
 def test_damage_is_reported_with_its_line(texts, run):
@@ -354,3 +453,36 @@ def test_a_file_of_300_megabytes_takes_less_than_100_of_memory(tmp_path, run):
     text, memory = peak_memory(write_and_name(tmp_path / "large.txt", 300_000_000), run)
     assert text >= 300_000_000
     assert memory < 100_000_000
+
+
+GIGABYTE = """
+    import resource, sys
+    from crystalline.corpus import stage
+    from crystalline.run_folder import RunFolder
+    from crystalline.settings import Clean, Corpus, Settings
+    settings = Settings(corpus=Corpus(source=[sys.argv[1]], section_bytes=4096), clean=Clean(workers=2))
+    report = stage.build(settings, RunFolder(sys.argv[2]))
+    mine = int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+    theirs = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    print(report["bytes"]["in"], report["documents"]["kept"], (mine + 2 * theirs) * 1024)
+"""
+
+
+@pytest.mark.slow
+def test_a_gigabyte_in_documents_as_of_pages_takes_less_than_500_megabytes(tmp_path, run):
+    """All processes together, what they share counted again for each; near duplicates looked for among 300,000."""
+    source = random.Random(1)
+    words = [
+        source.choice("bdfglmnrst") + source.choice("aeiou") + source.choice("nrstl") + str(i) for i in range(9000)
+    ]
+    sentences = [" ".join(source.choices(words, k=14)) + "." for _ in range(30_000)]
+    folder = tmp_path / "large"
+    folder.mkdir()
+    for number in range(250):
+        (folder / f"{number}.txt").write_text("\n".join(source.choices(sentences, k=40_000)))
+    done = python(GIGABYTE, folder, run.root)
+    assert done.returncode == 0, done.stderr
+    text, kept, memory = map(int, done.stdout.split())
+    assert text >= 1_000_000_000
+    assert kept > 200_000
+    assert memory <= 500_000_000

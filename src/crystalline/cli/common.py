@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from crystalline.cli.output import count, duration, size
 from crystalline.errors import EXIT_OK
 
 if TYPE_CHECKING:
+    from crystalline.tokens.tokenizer import Tokenizer
     from crystalline.training.loop import Trainer
     from crystalline.training.plan import Plan
 
@@ -191,3 +193,27 @@ class Progress:
             f"{duration((steps - step) * self._pace)} left"
         )
         print(line, file=sys.stderr, flush=True)
+
+
+def tokenizer(name: str) -> Tokenizer:
+    """The tokenizer of a run or checkpoint folder, or in a file."""
+    from pathlib import Path
+
+    from crystalline.tokens.tokenizer import FILE
+    from crystalline.tokens.tokenizer import Tokenizer as Kind
+
+    path = Path(name).expanduser()
+    inside = path / "tokenizer"
+    return Kind.load(inside if (inside / FILE).exists() or (path / "manifest.json").exists() else path)
+
+
+def piece(tokenizer: Tokenizer, id_: int) -> str:
+    """A token as a person reads it: in quotation marks, bytes that are no UTF-8 as \\xNN; special ones by their
+    names."""
+    from crystalline.tokens.tokenizer import SPECIAL_TOKENS
+
+    if tokenizer.is_special(id_):
+        return SPECIAL_TOKENS[id_]
+    text = tokenizer.token_bytes(id_).decode("utf-8", "backslashreplace")
+    quoted = json.dumps(text, ensure_ascii=False).replace("\\\\x", "\\x")
+    return quoted

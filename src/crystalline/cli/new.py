@@ -8,14 +8,15 @@ from crystalline.errors import EXIT_OK
 
 EXAMPLES = """example:
   cllm new my-model --from ~/Documents --from notes.txt
+  cllm new my-docs --from https://example.org --set crawl.max_pages=500
   cllm new my-code --from ~/src --exclude '*.min.js' --set model.size=4M"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="the folder to make")
     parser.add_argument(
-        "--from", dest="sources", action="append", required=True, metavar="PATH",
-        help="a folder or file with text; may be repeated",
+        "--from", dest="sources", action="append", required=True, metavar="PATH|URL",
+        help="a folder or file with text, a crawl, or a website; may be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--exclude",

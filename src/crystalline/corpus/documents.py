@@ -1,4 +1,4 @@
-"""Corpus, step 3: from a file to its documents: cut into sections, cleaned, each traceable to its place.
+"""Corpus, step 3: a file's text is cut into sections, each of which, cleaned, becomes a document with its place.
 
 The *original text* of a file is its decoded content without a byte order mark, as UTF-8. All offsets and
 lengths are bytes of it, so in a UTF-8 file without a mark they are bytes of the file itself.
@@ -6,16 +6,13 @@ lengths are bytes of it, so in a UTF-8 file without a mark they are bytes of the
 
 from __future__ import annotations
 
-import hashlib
-import re
+import json
 import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from crystalline.corpus.decoding import encoding_of, pieces
-
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 # Where to cut, best first: after a blank line, after a line, after a word.
 _BOUNDARIES = ((b"\n\n", b"\n\r\n", b"\r\r"), (b"\n", b"\r"), (b" ", b"\t"))
@@ -37,27 +34,14 @@ class Document:
     text: str
 
 
-def clean(text: str) -> str:
-    """Unicode form NFC, line ends as "\\n", no other control characters but tab, no white space at the end.
-
-    Cleaning clean text changes nothing.
-    """
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    text = _CONTROL.sub("", text).lstrip("\ufeff")
-    return unicodedata.normalize("NFC", text).rstrip()
+def to_line(document: Document) -> bytes:
+    """A document as a line of JSON."""
+    return json.dumps(asdict(document), ensure_ascii=False).encode("utf-8") + b"\n"
 
 
-def documents(text: Iterable[str], source: str, section_bytes: int) -> Iterator[Document]:
-    """The documents of a file whose original text comes in pieces; at least one, and it may be empty.
-
-    section_bytes: longest section, in bytes of original text.
-    """
-    offset = 0
-    for section in sections(text, section_bytes):
-        cleaned = clean(section.decode("utf-8"))
-        digest = hashlib.sha256(cleaned.encode("utf-8")).hexdigest()
-        yield Document(digest, source, offset, len(section), cleaned)
-        offset += len(section)
+def from_line(line: bytes) -> Document:
+    """The document in a line of JSON. Raises ValueError or TypeError when it is damaged."""
+    return Document(**json.loads(line))
 
 
 def sections(text: Iterable[str], limit: int) -> Iterator[bytes]:

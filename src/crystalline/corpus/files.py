@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from crystalline.corpus.crawl.frontier import FILE as CRAWL_FILE
 from crystalline.errors import UserError
-from crystalline.settings import Corpus, Extract
+from crystalline.settings import Corpus
 
 # Raised when reading, cleaning or dividing changes, so that corpora made the old way are made again.
 VERSION = 2
@@ -64,7 +65,7 @@ class Skipped:
 
 
 def walk(settings: Corpus) -> Iterator[File | Skipped]:
-    """Everything below `settings.source`, sorted by path whatever the order of the sources.
+    """The files below `settings.source`, sorted by path whatever the order of the sources. Crawls and URLs have none.
 
     Memory: the names in the folders on the current path. Symbolic links below a source are not followed,
     since they lead in circles, out of the source, or to a file that is found anyway.
@@ -74,9 +75,9 @@ def walk(settings: Corpus) -> Iterator[File | Skipped]:
         raise UserError(
             "there is no text to train on",
             "no source is set",
-            'name files or folders with text: source = ["FOLDER"] under [corpus]',
+            'name files, folders or websites with text: source = ["FOLDER"] under [corpus]',
         )
-    roots = sorted({Path(name).expanduser() for name in settings.source})
+    roots = sorted({Path(name).expanduser() for name in settings.source if not is_url(name)})
     missing = [str(root) for root in roots if not os.path.exists(root)]
     if missing:
         raise UserError(
@@ -85,22 +86,33 @@ def walk(settings: Corpus) -> Iterator[File | Skipped]:
             "correct corpus.source, or put the files back",
         )
     for root in roots:
+        if is_crawl(root):
+            continue  # it has pages, which are not files
         if root.is_dir():
             yield from _below(str(root), settings.exclude)
         else:
             yield _named_file(root, settings.exclude)
 
 
-def source_fingerprint(settings: Corpus, extract: Extract | None = None) -> str:
-    """SHA-256 that changes when a file below the sources, or a setting of this stage, changes.
+def is_url(source: str) -> bool:
+    """Whether a source is a website, not a file or folder."""
+    return source.startswith(("http://", "https://"))
 
-    extract: how text is taken out of the files; None: by default.
+
+def is_crawl(path: str | Path) -> bool:
+    """Whether a folder is that of a crawl (`cllm crawl --into FOLDER`)."""
+    return os.path.exists(os.path.join(path, CRAWL_FILE))
+
+
+def source_fingerprint(settings: Corpus) -> str:
+    """SHA-256 that changes when a file below the sources, or a setting of this section, changes.
+
     It covers path, size and time of change of every file, not its content, and so takes well under a second
     for 10,000 files. Raises UserError as `walk` does.
     """
     digest = hashlib.sha256()
     choices = [VERSION, sorted(set(settings.source)), sorted(set(settings.exclude))]
-    choices += [settings.held_out, settings.section_bytes, (extract or Extract()).model_dump()]
+    choices += [settings.held_out, settings.section_bytes]
     digest.update(json.dumps(choices).encode())
     for found in walk(settings):
         entry = [found.source, found.size, found.modified_ns] if isinstance(found, File) else [found.source]
@@ -152,10 +164,12 @@ def _judge(entry: os.DirEntry[str], relative: str, exclude: list[str]) -> File |
             return Skipped(source, "not entered", folder)
         if _is_run_folder(entry.path):
             return Skipped(source, "run folder", folder)
+        if is_crawl(entry.path):
+            return Skipped(source, "crawl, no source by itself", folder)
         return None
     if entry.name.startswith("."):  # settings and secrets of programs, such as .env
         return Skipped(source, "hidden")
-    if _extension(entry.name) in BINARY_FORMATS:
+    if extension(entry.name) in BINARY_FORMATS:
         return Skipped(source, "binary")
     return _file(entry.path, entry.stat())
 
@@ -182,5 +196,6 @@ def _excluded(name: str, relative: str, exclude: list[str]) -> bool:
     return any(fnmatchcase(name, pattern) or fnmatchcase(relative, pattern) for pattern in exclude)
 
 
-def _extension(path: str) -> str:
+def extension(path: str) -> str:
+    """The ending of a name, in lower case and without the dot."""
     return os.path.splitext(path)[1][1:].lower()

@@ -3,56 +3,116 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from crystalline.corpus.clean.cleaner import MOST_EXAMPLES
 from crystalline.corpus.files import Skipped
-from crystalline.corpus.split import Split
+
+if TYPE_CHECKING:
+    from crystalline.corpus.split import Split
 
 MOST_NAMES = 50  # per reason; skipped.jsonl has them all
 
 
 @dataclass
 class Tally:
-    """The counts while the sources are read. Bytes are of text as UTF-8."""
+    """The counts of a portion, or of several. Bytes are of text as UTF-8.
+
+    removed: reason -> documents of which nothing is left. taken: reason -> bytes, also of what is left.
+    languages: of prose, in bytes. examples: reason -> the beginnings of a few documents, or lines.
+    """
 
     files_read: int = 0
     encodings: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
     skipped: Counter[tuple[bool, str]] = field(default_factory=Counter)  # (is a folder, reason)
     names: dict[tuple[bool, str], list[str]] = field(default_factory=dict)
     documents: int = 0
     bytes: int = 0
-    empty: int = 0
-    empty_bytes: int = 0
-    cleaned_bytes: int = 0
+    removed: Counter[str] = field(default_factory=Counter)
+    taken: Counter[str] = field(default_factory=Counter)
+    languages: Counter[str] = field(default_factory=Counter)
+    masked: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
 
-    def file(self, encoding: str) -> None:
+    def file(self, encoding: str, kind: str) -> None:
         """Count a file that was read."""
         self.files_read += 1
         self.encodings[encoding] += 1
+        self.kinds[kind] += 1
 
     def skip(self, skipped: Skipped) -> None:
         """Count a file or folder that was passed over."""
         kind = (skipped.folder, skipped.reason)
         self.skipped[kind] += 1
-        names = self.names.setdefault(kind, [])
-        if len(names) < MOST_NAMES:
-            names.append(skipped.source)
+        self._some(self.names.setdefault(kind, []), [skipped.source], MOST_NAMES)
 
-    def document(self, raw: int, clean: int) -> None:
-        """Count a document of `raw` bytes in its file and `clean` bytes after cleaning."""
+    def document(self, size: int, reason: str, taken: Mapping[str, int], language: str, excerpt: str) -> None:
+        """Count a document of `size` bytes, of which cleaning took `taken`; reason: why all of it, or ""."""
         self.documents += 1
-        self.bytes += raw
-        if clean == 0:
-            self.empty += 1
-            self.empty_bytes += raw
-        else:
-            self.cleaned_bytes += raw - clean
+        self.bytes += size
+        for name, amount in taken.items():
+            self.taken[name] += amount
+        if language:
+            self.languages[language] += size
+        if reason:
+            self.remove(reason, excerpt)
+
+    def remove(self, reason: str, excerpt: str, size: int = 0) -> None:
+        """Count a document of which nothing is left; size: its bytes, where they are not counted as taken yet."""
+        self.removed[reason] += 1
+        self.taken[reason] += size
+        if excerpt.strip():
+            self._some(self.examples.setdefault(reason, []), [excerpt], MOST_EXAMPLES)
+
+    def source(self, masked: Mapping[str, int], lines: Iterable[str]) -> None:
+        """Count what was masked, and note lines that were taken out."""
+        self.masked.update(masked)
+        if lines := list(lines):
+            self._some(self.examples.setdefault("boilerplate", []), lines, MOST_EXAMPLES)
+
+    def add(self, other: Tally) -> None:
+        """Count what a later portion has counted too."""
+        self.files_read += other.files_read
+        self.documents += other.documents
+        self.bytes += other.bytes
+        for name in ("encodings", "kinds", "skipped", "removed", "taken", "languages", "masked"):
+            mine = getattr(self, name)
+            for key, value in getattr(other, name).items():  # Counter.update is right too, but sums that are 0 vanish
+                mine[key] += value
+        for kind, names in other.names.items():
+            self._some(self.names.setdefault(kind, []), names, MOST_NAMES)
+        for reason, examples in other.examples.items():
+            self._some(self.examples.setdefault(reason, []), examples, MOST_EXAMPLES)
+
+    @staticmethod
+    def _some(had: list[str], more: list[str], most: int) -> None:
+        had += more[: max(0, most - len(had))]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as JSON."""
+        plain = {name: value for name, value in vars(self).items() if name not in ("skipped", "names")}
+        return plain | {"skipped": [[*kind, n, self.names[kind]] for kind, n in self.skipped.items()]}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Tally:
+        """The tally that `to_json` gave."""
+        tally = cls()
+        for name, found in value.items():
+            if name == "skipped":
+                for folder, reason, count, names in found:
+                    tally.skipped[folder, reason] = count
+                    tally.names[folder, reason] = names
+            else:
+                setattr(tally, name, Counter(found) if isinstance(getattr(tally, name), Counter) else found)
+        return tally
 
     def report(self, split: Split) -> dict[str, Any]:
         """The report. In `documents` and in `bytes`: in = kept + the sum of removed, exactly.
 
-        removed.cleaning, in bytes, can be negative: a few characters are longer in their normal form.
+        In bytes some reasons, such as cleaning, can be negative: a few characters are longer in their normal form.
         """
         files = {reason: found for (folder, reason), found in self._reasons() if not folder}
         folders = {reason: found for (folder, reason), found in self._reasons() if folder}
@@ -60,7 +120,8 @@ class Tally:
             "files": {
                 "seen": self.files_read + sum(found["count"] for found in files.values()),
                 "read": self.files_read,
-                "encodings": dict(self.encodings.most_common()),
+                "encodings": dict(_ranked(self.encodings)),
+                "kinds": dict(_ranked(self.kinds)),
                 "skipped": files,
             },
             "folders_skipped": folders,
@@ -69,22 +130,21 @@ class Tally:
                 "kept": split.documents,
                 "train": split.documents - split.held_out,
                 "held_out": split.held_out,
-                "removed": {"duplicate": split.duplicates, "empty": self.empty},
+                "removed": dict(_ranked(self.removed)),
             },
             "bytes": {
                 "in": self.bytes,
                 "kept": split.bytes,
                 "train": split.bytes - split.held_out_bytes,
                 "held_out": split.held_out_bytes,
-                "removed": {
-                    "duplicate": split.duplicate_bytes,
-                    "empty": self.empty_bytes,
-                    "cleaning": self.cleaned_bytes,
-                },
+                "removed": dict(_ranked(self.taken)),
             },
+            "languages": dict(_ranked(self.languages)),
+            "masked": dict(_ranked(self.masked)),
+            "examples": {reason: self.examples[reason] for reason in sorted(self.examples)},
         }
 
-    def why_so_little(self, duplicate_bytes: int) -> str:
+    def why_so_little(self) -> str:
         """The reasons why text is missing, with names, as a list for a person; "" when there are none."""
         lines = []
         for (folder, reason), found in self._reasons():
@@ -92,11 +152,15 @@ class Tally:
             names = found["names"][:3] + (["..."] if found["count"] > 3 else [])
             plural = "s" if found["count"] > 1 else ""
             lines.append(f"\n    - {found['count']} {what}{plural} skipped ({reason}): {', '.join(names)}")
-        if self.empty:
-            lines.append(f"\n    - {self.empty} empty documents")
-        if duplicate_bytes:
-            lines.append(f"\n    - {duplicate_bytes:,} bytes were exact duplicates")
+        for reason, count in _ranked(self.removed):
+            amount = f", {self.taken[reason]:,} bytes" if reason != "empty" else ""
+            lines.append(f"\n    - {count:,} document{'s' if count > 1 else ''} removed ({reason}{amount})")
         return "".join(lines)
 
     def _reasons(self) -> list[tuple[tuple[bool, str], dict[str, Any]]]:
         return [(kind, {"count": n, "names": self.names[kind]}) for kind, n in self.skipped.most_common()]
+
+
+def _ranked(counts: Counter[Any]) -> list[tuple[Any, int]]:
+    """The largest first, equal ones by name; none that is zero."""
+    return sorted(((name, n) for name, n in counts.items() if n), key=lambda item: (-item[1], item[0]))

@@ -1,40 +1,25 @@
-"""Runs the stages of a run in order, and only those that are missing: corpus, tokenizer, shards, codes, training.
-
-Each stage has a key made from everything its result depends on. The keys of finished stages stand in `stages.json`;
-a stage whose key is there and whose folder is whole is skipped. Once training has begun the text is fixed: new
-text needs a new run.
-"""
+"""Makes runs, trains them and measures them; what comes before training is in preparation.py."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from crystalline import __version__
-from crystalline.corpus import shards
-from crystalline.corpus.stage import build as build_corpus
-from crystalline.corpus.stage import iterate, source_fingerprint
-from crystalline.errors import EXIT_DAMAGED, EXIT_USAGE, UserError
+from crystalline.corpus.crawl import engine
+from crystalline.corpus.files import is_url
+from crystalline.errors import EXIT_USAGE, UserError
 from crystalline.evaluation.held_out import held_out_score
 from crystalline.events import EventLog
 from crystalline.model import checkpoints
 from crystalline.pipeline import tensorboard
-from crystalline.run_folder import RunFolder, damage, new_folder, read_json, reporting_os_errors, seal, write_json
+from crystalline.pipeline.preparation import prepare, settings_of
+from crystalline.run_folder import RunFolder, read_json, reporting_os_errors, write_json
 from crystalline.settings import Settings, load, to_toml
-from crystalline.tokens.codes import FILE as CODES_FILE
-from crystalline.tokens.codes import TokenCodes
-from crystalline.tokens.stream import TokenStream
-from crystalline.tokens.tokenizer import FILE as TOKENIZER_FILE
-from crystalline.tokens.tokenizer import Tokenizer, choose_vocabulary_size
 from crystalline.training import device, hardware, link
 from crystalline.training.cluster import meeting
 from crystalline.training.link import Ranks
@@ -47,18 +32,18 @@ STAGES_VERSION = 1  # raised when a stage's result changes for the same inputs
 
 
 def new(root: str | Path, sources: list[str], **overrides: Any) -> RunFolder:
-    """Make a run folder for the text in `sources`.
+    """Make a run folder for the text in `sources`: files, folders, websites.
 
     overrides: "section.key" -> value, written to the folder's crystalline.toml.
     Raises UserError when a source does not exist or the folder is taken.
     """
-    paths = [Path(source).expanduser() for source in sources]
+    paths = [Path(source).expanduser() for source in sources if not is_url(source)]
     missing = [str(path) for path in paths if not path.exists()]
     if missing:
         raise UserError(
             f"could not make the run {root}",
             f"there is no file or folder {', '.join(missing)}",
-            "give the path of a folder or file with text after --from",
+            "give the path of a folder or file with text after --from, or a website: https://...",
         )
     absolute = [str(path.resolve()) for path in paths]
     no_text = [ascii(name) for name in absolute if os.fsencode(name).decode("utf-8", "ignore") != name]
@@ -68,147 +53,12 @@ def new(root: str | Path, sources: list[str], **overrides: Any) -> RunFolder:
             f"{', '.join(no_text)} is no UTF-8 text, so it cannot stand in the settings",
             "rename it, or name a folder above it after --from",
         )
+    absolute += [engine.start_url(source) for source in sources if is_url(source)]
     settings = load(None, {}, {"corpus.source": absolute, **overrides})
     run = RunFolder.create(root, to_toml(settings))
     with EventLog(run.events) as events:
         events.write("run.created", sources=absolute)
     return run
-
-
-def settings_of(run: RunFolder, overrides: dict[str, Any] | None = None) -> Settings:
-    """The run's settings: its file, the environment, and the flags of this command over both."""
-    return load(run.settings, overrides=overrides)
-
-
-# --- from text to shards ------------------------------------------------------------------------------
-
-
-def prepare(run: RunFolder, settings: Settings, events: EventLog) -> TextFacts:
-    """Do what is missing before training can start. The caller holds the run's lock."""
-    newest = checkpoints.newest_whole(run)
-    if newest is not None:
-        _warn_of_new_text(run, settings)
-        _mend(run, newest)
-        return text_facts(run)
-    done: dict[str, str] = read_json(run.root / "stages.json") if (run.root / "stages.json").exists() else {}
-
-    def stage(name: str, result: Path, inputs: object, work: Callable[[], dict[str, Any]]) -> str:
-        key = hashlib.sha256(json.dumps([STAGES_VERSION, name, inputs]).encode()).hexdigest()
-        folder = result if result.is_dir() else result.parent
-        if done.get(name) == key and result.exists() and not damage(folder):
-            log.debug("%s: nothing to do", name)
-            return key
-        events.write("stage.started", stage=name)
-        facts = work()
-        done[name] = key
-        with reporting_os_errors(f"write to {run.root}"):
-            write_json(run.root / "stages.json", done)
-        events.write("stage.finished", stage=name, **facts)
-        return key
-
-    key = stage(
-        "corpus", run.corpus, source_fingerprint(settings.corpus, settings.extract), lambda: _corpus(run, settings)
-    )
-    wanted = settings.tokenizer.model_dump()
-    key = stage("tokenizer", run.tokenizer, [key, wanted], lambda: _tokenizer(run, settings))
-    key = stage("shards", run.shards, key, lambda: _shards(run))
-    stage("codes", run.tokenizer / CODES_FILE, key, lambda: _codes(run))
-    return text_facts(run)
-
-
-def _corpus(run: RunFolder, settings: Settings) -> dict[str, Any]:
-    report = build_corpus(settings, run, lambda text: log.debug("corpus: %s", text))
-    log.info("text: %s", _summary(report))
-    return {"report": report}
-
-
-def _summary(report: dict[str, Any]) -> str:
-    files, documents, size = report["files"], report["documents"], report["bytes"]
-    parts = [f"{size['kept'] / 1e6:,.2f} MB in {documents['kept']:,} documents from {files['read']:,} files"]
-    removed = {k: v for k, v in documents["removed"].items() if v}
-    skipped = {reason: found["count"] for reason, found in files["skipped"].items()}
-    parts += [f"{count:,} {reason} documents removed" for reason, count in removed.items()]
-    parts += [f"{count:,} files skipped ({reason})" for reason, count in skipped.items()]
-    return ", ".join(parts)
-
-
-def _tokenizer(run: RunFolder, settings: Settings) -> dict[str, Any]:
-    wanted = settings.tokenizer.vocabulary_size
-    size = wanted or choose_vocabulary_size(read_json(run.corpus / "report.json")["bytes"]["train"])
-    texts = (document.text for document in iterate(run, "train"))
-    tokenizer = Tokenizer.train(texts, size, settings.tokenizer.min_frequency)
-    with reporting_os_errors(f"write the tokenizer in {run.tokenizer}"), new_folder(run.tokenizer) as folder:
-        tokenizer.save(folder)
-    if tokenizer.vocabulary_size < (wanted or 0):
-        log.warning(
-            "the text supports a vocabulary of %s tokens, not the %s asked for",
-            tokenizer.vocabulary_size,
-            wanted,
-        )
-    return {"vocabulary": tokenizer.vocabulary_size, "asked": size}
-
-
-def _shards(run: RunFolder) -> dict[str, Any]:
-    index = shards.build(run, Tokenizer.load(run.tokenizer), lambda text: log.debug("shards: %s", text))
-    return {name: {k: split[k] for k in ("tokens", "bytes")} for name, split in index["splits"].items()}
-
-
-def _codes(run: RunFolder) -> dict[str, Any]:
-    counts = np.load(run.shards / "counts.npy")
-    codes = TokenCodes.build(Tokenizer.load(run.tokenizer), counts.tolist())
-    with reporting_os_errors(f"write the token codes in {run.tokenizer}"):
-        codes.save(run.tokenizer)
-        seal(run.tokenizer)
-    return {"shared_factors": codes.factor_count}
-
-
-def text_facts(run: RunFolder) -> TextFacts:
-    """What the finished stages say about the text."""
-    stream = TokenStream(run.shards, "train")
-    codes = TokenCodes.load(run.tokenizer)
-    tokenizer = Tokenizer.load(run.tokenizer)
-    return TextFacts(
-        tokens=len(stream),
-        bytes=stream.bytes,
-        vocabulary=tokenizer.vocabulary_size,
-        factors=codes.factor_count,
-        identity={"tokenizer": tokenizer.fingerprint, "tokens": len(stream), "bytes": stream.bytes},
-    )
-
-
-def _warn_of_new_text(run: RunFolder, settings: Settings) -> None:
-    try:
-        same = read_json(run.corpus / "report.json")["fingerprint"] == source_fingerprint(
-            settings.corpus, settings.extract
-        )
-    except UserError as error:  # training does not need the source any more
-        log.warning("the text of this run is used as it was read; its source cannot be looked at: %s", error.why)
-        return
-    if not same:
-        log.warning(
-            "the source folder has changed since this run began; it goes on with the text it has read "
-            "(make a new run to train on the new text)"
-        )
-
-
-def _mend(run: RunFolder, checkpoint: Path) -> None:
-    """Once training has begun: replace a harmed tokenizer from the checkpoint, and harmed shards from the corpus."""
-    if reason := damage(run.tokenizer):
-        log.warning("%s; the tokenizer is taken from checkpoint %s", reason, checkpoint.name)
-        with reporting_os_errors(f"write the tokenizer in {run.tokenizer}"), new_folder(run.tokenizer) as folder:
-            for name in (TOKENIZER_FILE, CODES_FILE):
-                shutil.copy(checkpoint / name, folder / name)
-    if reason := damage(run.shards):
-        # From any other text the weights would no longer be those of an undisturbed run.
-        if corpus_reason := damage(run.corpus):
-            raise UserError(
-                f"the text that {run.root} was trained on is damaged",
-                f"{reason}; {corpus_reason}",
-                f"restore {run.shards} from a backup, or make a new run",
-                EXIT_DAMAGED,
-            )
-        log.warning("%s; the shards are made again from the corpus", reason)
-        _shards(run)
 
 
 # --- training -------------------------------------------------------------------------------------------

@@ -123,8 +123,8 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
-        """The tokenizer that `save` wrote to `folder`."""
-        path = folder / FILE
+        """The tokenizer that `save` wrote to `folder`; or that in a file, of any name."""
+        path = folder if folder.is_file() else folder / FILE
         if not path.exists():
             raise UserError(
                 f"could not find a tokenizer in {folder}",

@@ -14,6 +14,7 @@ from typing import Any
 
 from crystalline.corpus.crawl.frontier import Frontier, reporting
 from crystalline.corpus.crawl.scope import BLOCKED
+from crystalline.errors import UserError
 
 # Pages to use: stored and not blocked; not those whose canonical URL is there itself; of equal ones the shortest URL.
 _USED = f"""
@@ -54,18 +55,39 @@ def pages(folder: Path) -> Iterator[Page]:
     Raises UserError when there is no crawl, or it is damaged.
     """
     with reporting(folder), closing(Frontier(folder)) as frontier:
-        main_text = frontier.settings.main_text
         for row in frontier.db.execute(_USED.format(columns="*")):
-            known = {
-                "language": row["language"],
-                "modified": row["modified"],
-                "canonical": row["canonical"],
-                "also_at": _also(frontier.db, row),
-            }
-            yield Page(
-                row["url"], row["media_type"], row["encoding"], frontier.body(row["hash"]), _iso(row["changed"]),
-                {"main_text": main_text, **{name: value for name, value in known.items() if value}},
-            )  # fmt: skip
+            yield _page(frontier, row)
+
+
+def listing(folder: Path) -> Iterator[tuple[str, str, int]]:
+    """(URL, SHA-256 of its bytes, their number) of the same pages in the same order."""
+    with reporting(folder), closing(Frontier(folder)) as frontier:
+        yield from (tuple(row) for row in frontier.db.execute(_USED.format(columns="url, hash, size")))
+
+
+def page(folder: Path, url: str) -> Page:
+    """One of these pages. Raises UserError when it is not there, which a crawl that goes on meanwhile can cause."""
+    with reporting(folder), closing(Frontier(folder)) as frontier:
+        row = frontier.db.execute("SELECT * FROM urls WHERE url = ? AND hash IS NOT NULL", (url,)).fetchone()
+        if row is None:
+            raise UserError(
+                f"could not read {url}",
+                f"it is not stored any more in {folder}",
+                "give the same command again when no crawl changes it",
+            )
+        return _page(frontier, row)
+
+
+def _page(frontier: Frontier, row: sqlite3.Row) -> Page:
+    known = {
+        "language": row["language"],
+        "modified": row["modified"],
+        "canonical": row["canonical"],
+        "also_at": _also(frontier.db, row),
+    }
+    metadata = {"main_text": frontier.settings.main_text, **{name: value for name, value in known.items() if value}}
+    data, fetched = frontier.body(row["hash"]), _iso(row["changed"])
+    return Page(row["url"], row["media_type"], row["encoding"], data, fetched, metadata)
 
 
 def fingerprint(folder: Path) -> str:
