@@ -55,7 +55,7 @@ def check(report, run):
     assert Counter(entry["reason"] for entry in removed) == report["documents"]["removed"]
     files = report["files"]
     assert files["seen"] == files["read"] + sum(reason["count"] for reason in files["skipped"].values())
-    assert files["read"] == sum(files["encodings"].values())
+    assert files["read"] == sum(files["formats"].values())
     hashes = [d.hash for d in held_out + train]
     assert hashes == sorted(set(hashes))
     assert report["bytes"]["held_out"] >= 300
@@ -80,7 +80,7 @@ def test_mixed_folder_adds_up_and_everything_is_accounted_for(tmp_path, texts, r
     report = stage.build(settings, run)
     check(report, run)
     assert report["files"]["read"] == 36
-    assert report["files"]["encodings"] == {"utf-8": 34, "cp1250": 1, "html": 1}
+    assert report["files"]["encodings"] == {"utf-8": 34, "cp1250": 1}
     skipped = {reason: entry["count"] for reason, entry in report["files"]["skipped"].items()}
     assert skipped == {"binary": 2, "broken": 1, "undecodable": 1}
     assert report["files"]["skipped"]["undecodable"]["names"] == [str(texts / "broken.txt")]

@@ -134,7 +134,7 @@ class Writer:
         )  # fmt: skip
         self._languages.append(Counter())
         self._cleaners.append(cleaner)
-        self.tally.file(text.metadata.get("encoding") or "none", text.kind)
+        self.tally.file(text.metadata["format"], text.metadata.get("encoding", ""), text.kind)
 
     def skip(self, skipped: Skipped) -> None:
         """Note something that was passed over."""

@@ -25,7 +25,8 @@ class Tally:
     """
 
     files_read: int = 0
-    encodings: Counter[str] = field(default_factory=Counter)
+    formats: Counter[str] = field(default_factory=Counter)
+    encodings: Counter[str] = field(default_factory=Counter)  # of plain text
     kinds: Counter[str] = field(default_factory=Counter)
     skipped: Counter[tuple[bool, str]] = field(default_factory=Counter)  # (is a folder, reason)
     names: dict[tuple[bool, str], list[str]] = field(default_factory=dict)
@@ -37,10 +38,12 @@ class Tally:
     masked: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
 
-    def file(self, encoding: str, kind: str) -> None:
-        """Count a file that was read."""
+    def file(self, format: str, encoding: str, kind: str) -> None:
+        """Count a text that was read: a file, a page, or a member of an archive."""
         self.files_read += 1
-        self.encodings[encoding] += 1
+        self.formats[format] += 1
+        if encoding:
+            self.encodings[encoding] += 1
         self.kinds[kind] += 1
 
     def skip(self, skipped: Skipped) -> None:
@@ -78,7 +81,7 @@ class Tally:
         self.files_read += other.files_read
         self.documents += other.documents
         self.bytes += other.bytes
-        for name in ("encodings", "kinds", "skipped", "removed", "taken", "languages", "masked"):
+        for name in ("formats", "encodings", "kinds", "skipped", "removed", "taken", "languages", "masked"):
             mine = getattr(self, name)
             for key, value in getattr(other, name).items():  # Counter.update is right too, but sums that are 0 vanish
                 mine[key] += value
@@ -120,6 +123,7 @@ class Tally:
             "files": {
                 "seen": self.files_read + sum(found["count"] for found in files.values()),
                 "read": self.files_read,
+                "formats": dict(_ranked(self.formats)),
                 "encodings": dict(_ranked(self.encodings)),
                 "kinds": dict(_ranked(self.kinds)),
                 "skipped": files,

@@ -17,11 +17,12 @@ def test_a_pdf_a_letter_and_a_page_in_an_archive_become_documents(texts, run):
     assert PARAGRAPHS[0] in found[str(texts / "letter.docx")]
     assert "naïve" in found[str(texts / "paper.pdf")]
     assert "naïve" in found[f"{texts / 'pages.zip'}!a/page.html"]
-    assert {"pdf": 1, "docx": 1, "html": 1}.items() <= report["files"]["encodings"].items()
+    assert {"pdf": 1, "docx": 1, "html": 1}.items() <= report["files"]["formats"].items()
 
 
-def test_other_settings_of_extraction_make_another_corpus(texts):
+def test_other_settings_of_extraction_make_another_corpus(texts, run):
     settings = settings_for(texts)
-    first = stage.source_fingerprint(settings.corpus, settings.extract)
-    assert first == stage.source_fingerprint(settings.corpus)
-    assert first != stage.source_fingerprint(settings.corpus, Extract(everything=True))
+    first = stage.fingerprint(settings, run)
+    assert first == stage.fingerprint(settings_for(texts), run)
+    settings.extract = Extract(everything=True)
+    assert first != stage.fingerprint(settings, run)
