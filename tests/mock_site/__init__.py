@@ -17,7 +17,7 @@ DELAY = 0.01  # seconds between two requests
 def quick(**more):
     """Settings of [crawl] with which the mock site does not take long."""
     usual = {
-        "delay": DELAY, "timeout": 0.5, "retries": 2, "backoff": 0.05, "max_bytes": 1_000_000,
+        "delay": DELAY, "timeout": 2.5, "retries": 1, "backoff": 0.05, "max_bytes": 1_000_000,
         "max_queries": site.QUERIES, "depth": site.DEPTH,
     }  # fmt: skip
     return Crawl(**{**usual, **more})

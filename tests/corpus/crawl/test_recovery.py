@@ -359,7 +359,7 @@ def _self_signed():
 
 SMALL_DISK = """
 import resource
-resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
 from crystalline.corpus.crawl.worker import main
 main()
 """

@@ -13,7 +13,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import crystalline
 from crystalline import __version__
 from crystalline.corpus.crawl import standing, urls
 from crystalline.corpus.crawl.frontier import Frontier
@@ -23,6 +22,7 @@ from crystalline.errors import EXIT_USAGE, UserError
 from crystalline.settings import Crawl
 
 LOOK_SECONDS = 0.2
+PACKAGES = str(Path(__file__).parents[3])  # the folder that this package is in
 
 
 def start_url(text: str) -> str:
@@ -68,9 +68,7 @@ def crawl(
         again, retry, join, verbose,
     )  # fmt: skip
     # The package is found where ours is, and nothing in the current folder is taken for a module (-P).
-    path = os.pathsep.join(
-        filter(None, [str(Path(crystalline.__file__).parent.parent), os.environ.get("PYTHONPATH")])
-    )
+    path = os.pathsep.join(filter(None, [PACKAGES, os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "crystalline.corpus.crawl.worker"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path},

@@ -41,6 +41,7 @@ NO_ROBOTS = "no robots.txt"  # it is there, and cannot be read
 HOST_GIVES_UP = 20  # connections in a row that came to nothing
 LONGEST_BACKOFF = 300.0  # seconds
 HOSTS_LOOKED_AT = 200  # when the next URL is chosen
+ROWS_AT_ONCE = 10_000  # in memory, of what may be millions
 DAY = 86_400.0
 
 # When as many pages are stored as the user wants: only what is stored is looked at again, and its robots.txt.
@@ -81,6 +82,7 @@ CREATE TABLE urls (
   hash TEXT, size INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX queue ON urls (host, score DESC, tie) WHERE state = 'waiting';
+CREATE INDEX of_site ON urls (site, state);
 CREATE INDEX flying ON urls (slot) WHERE state = 'fetching';
 CREATE INDEX stored ON urls (hash) WHERE hash IS NOT NULL;
 CREATE INDEX answered ON urls (checked);
@@ -435,26 +437,28 @@ class Frontier:
 
     def _look_again(self, before: float, now: float) -> None:
         """Let all that was last looked at before a time wait again."""
-        rows = self.db.execute(
-            f"SELECT id, url, kind, priority, checked FROM urls WHERE state IN {SETTLED} AND kind <> 'robots' "
-            "AND checked < ?", (before,)
-        ).fetchall()  # fmt: skip
-        for row in rows:
-            score = 50 * (1 - math.exp(-0.5 * (now - row["checked"]) / DAY)) - 5 * urls.segments(row["url"])
-            score += row["priority"] + (MAPS_FIRST if row["kind"] == "map" else 0)
-            self.db.execute(f"UPDATE urls SET {_WAITING_ANEW}, score = ? WHERE id = ?", (score, row["id"]))
-        if rows:
+        last = -1
+        while rows := self.db.execute(
+            f"SELECT id, url, kind, priority, checked FROM urls WHERE id > ? AND state IN {SETTLED} "
+            f"AND kind <> 'robots' AND checked < ? ORDER BY id LIMIT {ROWS_AT_ONCE}", (last, before),
+        ).fetchall():  # fmt: skip
+            last = rows[-1]["id"]
+            for row in rows:
+                score = 50 * (1 - math.exp(-0.5 * (now - row["checked"]) / DAY)) - 5 * urls.segments(row["url"])
+                score += row["priority"] + (MAPS_FIRST if row["kind"] == "map" else 0)
+                self.db.execute(f"UPDATE urls SET {_WAITING_ANEW}, score = ? WHERE id = ?", (score, row["id"]))
+        if last >= 0:
             self.db.execute("UPDATE sites SET valid = 0")
 
     def reconsider(self) -> None:
         """Judge anew, by the settings, robots.txt and rules of now, every URL that waits or was skipped unasked."""
         last = -1
-        while rows := self.db.execute(  # not all at once: there may be millions
+        while rows := self.db.execute(
             "SELECT id, url, depth, site, kind, hops, state, reason, hash FROM urls "
-            "WHERE id > ? AND kind <> 'robots' "
-            "AND (state = 'waiting' OR (state = 'skipped' AND (checked = 0 OR reason = ?))) ORDER BY id LIMIT 10000",
-            (last, scopes.BLOCKED),
-        ).fetchall():
+            "WHERE id > ? AND kind <> 'robots' AND "
+            "(state = 'waiting' OR (state = 'skipped' AND (checked = 0 OR reason = ?))) "
+            f"ORDER BY id LIMIT {ROWS_AT_ONCE}", (last, scopes.BLOCKED),
+        ).fetchall():  # fmt: skip
             last = rows[-1]["id"]
             self._reconsider(rows)
 
@@ -547,10 +551,11 @@ class Frontier:
         """What follows when a known URL is found again; what to look at next for it."""
         if nofollow or row["kind"] != "page":
             return []
-        nearer = depth < row["depth"]
+        # A way that may not be followed is no way: its length does not count.
+        nearer = depth < row["depth"] or row["reason"] == scopes.NO_FOLLOW
         if nearer:
             self._set(row["id"], depth=depth)
-        if row["state"] == "skipped" and (row["reason"] == scopes.NO_FOLLOW or (nearer and not row["checked"])):
+        if row["state"] == "skipped" and nearer and not row["checked"]:
             if row["reason"] != scopes.TOO_MANY_QUERIES:
                 reason = self._refuses(row["url"], depth, row["site"], row["kind"], row["hops"])
                 self._set(row["id"], state="skipped" if reason else "waiting", reason=reason)
