@@ -58,7 +58,7 @@ WORDS = b"The small boat went out to sea and came back with fish and stories. "
         ({}, ["no text"]),
         ({"a.txt": b""}, ["no text"]),
         ({"a.txt": b"Hello."}, ["at least 2,000 bytes"]),
-        ({"a.png": b"\x89PNG", "b": bytes(range(256)) * 20}, ["no text", "2 files skipped (binary)", "a.png"]),
+        ({"a.mp3": b"ID3\x04", "b": bytes(range(256)) * 20}, ["no text", "2 files skipped (binary)", "a.mp3"]),
         ({f"{n}.txt": b"the same words in every file. " * 10 for n in range(20)}, ["duplicates"]),
     ],
     ids=["empty folder", "empty file", "one tiny document", "only binary", "duplicates only"],

@@ -24,6 +24,13 @@ def test_plain_text_comes_as_it_is_and_needs_no_child():
     assert child._idle == []
 
 
+def test_a_few_bytes_of_a_picture_are_no_text_in_an_old_encoding():
+    for name, data in (("a.png", b"\x89PNG"), ("b.docx", b"PK\xfe\xff\xe0"), ("c.jpg", b"\xff\xd8")):
+        assert results(data, name) == [(name, "!broken")]
+        assert results(zipped({name: data}), "z.zip") == [(f"z.zip!{name}", "!broken")]
+    assert results(b"only a text", "a.png") == [("a.png", "only a text")]
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     assert [found.reason for found in extract(Raw("x", path=tmp_path / "gone"), Extract())] == ["unreadable"]
 

@@ -30,6 +30,8 @@ def extract(raw: Raw, settings: Extract) -> Iterator[Extracted | Skipped]:
         head = raw.head()
         format = sniff.format_of(head, raw.source, raw.media_type)
         encoding = encoding_of(raw.content, raw.encoding) if format in formats.STREAMS else ""
+        if sniff.is_damaged(raw.source, encoding or UTF8):
+            raise NotText("broken", "not of the format that it is called by")
     except NotText as reason:
         yield Skipped(raw.source, reason.reason, detail=reason.detail)
     except OSError as error:

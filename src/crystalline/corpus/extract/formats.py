@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from crystalline.corpus.decoding import UTF8, encoding_of, pieces
-from crystalline.corpus.extract import json_text, plain, table
+from crystalline.corpus.extract import json_text, plain, sniff, table
 from crystalline.corpus.extract.item import Item, Text, Unreadable
 from crystalline.settings import Extract
 
@@ -44,6 +44,8 @@ def read(item: Item, settings: Extract) -> Text:
     """
     if stream := STREAMS.get(item.format):
         encoding = encoding_of(item.file, item.encoding)
+        if sniff.is_damaged(item.source, encoding):
+            raise Unreadable("broken", "not of the format that it is called by")
         text = stream(pieces(item.file, encoding), item.head(), item.source, settings)
         return replace(text, metadata={"encoding": "utf-8" if encoding == UTF8 else encoding, **text.metadata})
     if item.format not in READERS:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
+from crystalline.corpus.decoding import MARKS, UTF8
 from crystalline.corpus.extract.item import Kind
 
 _MAGIC = (
@@ -90,6 +91,19 @@ _DATA = _set(
 _CODE_NAMES = frozenset(
     ["makefile", "dockerfile", "rakefile", "gemfile", "jenkinsfile", "vagrantfile", "cmakelists.txt"]
 )
+
+
+# Extensions of formats that are no text: what has one, and is neither that nor plainly text, is damaged.
+_NO_TEXT = _set(
+    """
+    png jpg jpeg gif bmp webp tif tiff pdf doc docx xls xlsx ppt pptx odt ods odp epub zip gz tgz bz2 xz tar
+    """
+)
+
+
+def is_damaged(name: str, encoding: str) -> bool:
+    """Whether what looks like text in a guessed `encoding` is more likely a broken file of the format it names."""
+    return extension_of(name) in _NO_TEXT and encoding not in (UTF8, *(told for _, told in MARKS))
 
 
 def format_of(head: bytes, name: str, media_type: str = "") -> str:

@@ -1,7 +1,7 @@
 """The child process that reads files: gets jobs from its parent, sends texts back, and ends with it.
 
 What a file can do here is little: it has so much memory and so much time, and Python code in this process opens no
-connection, starts no program and writes no file except a temporary one without a name.
+connection, starts no program and writes no file except temporary ones.
 """
 
 from __future__ import annotations
@@ -145,8 +145,13 @@ def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
     if event in ("open", "os.remove"):
         path, flags = arguments[0], arguments[2] if event == "open" else os.O_WRONLY
         writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR)
-        if writes and not (isinstance(path, int) or os.fsdecode(path).startswith(tempfile.gettempdir())):
+        if writes and not isinstance(path, int) and not _is_temporary(os.fsdecode(path)):
             raise PermissionError(f"{event} of {path!r} is not allowed while files are read")
+
+
+def _is_temporary(path: str) -> bool:
+    folder = tempfile.gettempdir()
+    return os.path.normpath(path) == folder or os.path.normpath(path).startswith(folder + os.sep)
 
 
 if __name__ == "__main__":
