@@ -68,13 +68,8 @@ def sentences(count):
         ({}, ["no text"]),
         ({"a.txt": b""}, ["no text"]),
         ({"a.txt": b"Hello."}, ["at least 2,000 bytes"]),
-<<<<<<< ours
         ({"a.mp3": b"ID3\x04", "b": bytes(range(256)) * 20}, ["no text", "2 files skipped (binary)", "a.mp3"]),
-        ({f"{n}.txt": b"the same words in every file. " * 10 for n in range(20)}, ["duplicates"]),
-=======
-        ({"a.png": b"\x89PNG", "b": bytes(range(256)) * 20}, ["no text", "2 files skipped (binary)", "a.png"]),
         ({f"{n}.txt": sentences(5) for n in range(20)}, ["duplicate"]),
->>>>>>> theirs
     ],
     ids=["empty folder", "empty file", "one tiny document", "only binary", "duplicates only"],
 )
