@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from crystalline.model import checkpoints, scoring, store
-from crystalline.pipeline import runner
+from crystalline.pipeline import preparation, runner
 from crystalline.run_folder import read_json, seal, write_json
 from crystalline.tokens.codes import FILE as CODES
 from crystalline.tokens.stream import TokenStream
@@ -116,8 +116,8 @@ def step_seconds(prepared, place, size, names):
             folder = place / f"timed-{number}"
             shutil.copytree(prepared.root, folder)
             run = runner.RunFolder.open(folder)
-            settings = runner.settings_of(run, {**grain(size), **VARIANTS[name]})
-            facts = runner.text_facts(run)
+            settings = preparation.settings_of(run, {**grain(size), **VARIANTS[name]})
+            facts = preparation.text_facts(run)
             recipe = settle(settings, size, facts.vocabulary, facts.factors, facts.identity, steps=1000)
             trainer = Trainer(run, recipe)
             teams[name] = trainer, stack.enter_context(contextlib.closing(trainer.team(2, lambda: False)))

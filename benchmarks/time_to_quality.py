@@ -29,7 +29,7 @@ from plain import PlainModel
 from crystalline import events
 from crystalline.model import scoring
 from crystalline.model.shape import shape_of
-from crystalline.pipeline import runner
+from crystalline.pipeline import preparation, runner
 from crystalline.settings import Settings
 from crystalline.tokens.stream import TokenStream
 from crystalline.tokens.tokenizer import Tokenizer
@@ -99,7 +99,7 @@ def main():
         root = Path(place)
         prepared = runner.new(root / "text", [options.text])
         runner.plan(prepared.root, {"training.steps": 1, "model.size": options.size})
-        facts = runner.text_facts(prepared)
+        facts = preparation.text_facts(prepared)
         shape = shape_of(Settings().model, options.size, facts.vocabulary, facts.factors)
 
         def plain(seed, rate, rows):

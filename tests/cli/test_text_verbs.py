@@ -24,7 +24,7 @@ def folder(tmp_path):
     )
     (folder / "empty.txt").touch()
     (folder / "repeated.txt").write_text("all work and no play makes a dull boy\n" * 30)
-    (folder / "photo.png").write_bytes(b"\x89PNG")
+    (folder / "song.mp3").write_bytes(b"ID3\x04")
     return folder
 
 
@@ -37,7 +37,7 @@ def test_clean_shows_what_it_would_do_and_makes_nothing(folder, cllm, tmp_path):
     assert ["-", "empty", "1"] in [line[:3] for line in lines]
     assert ["-", "repetition", "1"] in [line[:3] for line in lines]
     assert ["kept", "2"] in [line[:2] for line in lines]
-    assert f"skipped 1 files (binary), such as {folder / 'photo.png'}" in out
+    assert f"skipped 1 files (binary), such as {folder / 'song.mp3'}" in out
     assert "masked 3 email, 1 phone" in out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["documents"]
     code, out, _ = cllm("clean", folder, "--report")

@@ -7,7 +7,7 @@ from pathlib import Path
 from crystalline import events
 from crystalline.events import EventLog
 from crystalline.model.transformer import Transformer
-from crystalline.pipeline import runner
+from crystalline.pipeline import preparation, runner
 from crystalline.run_folder import RunFolder
 from crystalline.training import position
 from crystalline.training.loop import Trainer
@@ -64,14 +64,14 @@ def prepared_run(folder, texts=None, **settings):
     overrides = {name.replace("__", "."): value for name, value in settings.items()}
     run = runner.new(folder / "run", [str(source)], **{**SMALL, **overrides})
     with EventLog(run.events) as log:
-        runner.prepare(run, runner.settings_of(run), log)
+        preparation.prepare(run, preparation.settings_of(run), log)
     return run
 
 
 def recipe_of(run, **changes) -> Recipe:
     """The run's recipe, settled by its settings and `changes` (section__key=value), without a probe."""
     overrides = {name.replace("__", "."): value for name, value in changes.items()}
-    settings, text = runner.settings_of(run, overrides), runner.text_facts(run)
+    settings, text = preparation.settings_of(run, overrides), preparation.text_facts(run)
     size = "1M" if settings.model.size == "auto" else settings.model.size
     return settle(settings, size, text.vocabulary, text.factors, dict(text.identity), settings.training.steps)
 

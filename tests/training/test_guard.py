@@ -393,11 +393,11 @@ def test_a_resumed_run_remembers_its_dropped_steps(new_run, monkeypatch):
 
 def test_the_cadence_of_rollbacks_is_part_of_the_recipe(new_run):
     """Otherwise a change of when to save would change to where a run goes back."""
-    from crystalline.pipeline import runner
+    from crystalline.pipeline import preparation
     from crystalline.training.recipe import with_free_settings
 
     run = RunFolder(shutil.copytree(new_run("run").root, new_run("run2").root.parent / "copy"))
     recipe = recipe_of(run, checkpointing__every_steps=7)
     assert recipe.settings.checkpointing.rollback_every == 7
-    later = with_free_settings(recipe, runner.settings_of(run, {"checkpointing.every_steps": 2}))
+    later = with_free_settings(recipe, preparation.settings_of(run, {"checkpointing.every_steps": 2}))
     assert (later.settings.checkpointing.every_steps, later.settings.checkpointing.rollback_every) == (2, 7)

