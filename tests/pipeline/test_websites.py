@@ -127,6 +127,22 @@ def test_one_command_from_url_to_model(run, mock, cllm):
     assert mock.count() == asked
 
 
+def test_all_in_one(mock, cllm, tmp_path, tiny_settings):
+    """`cllm run --from URL` makes the run; again it is the same run; for another source it is refused."""
+    flags = [f"--set={name}={value}" for name, value in {**tiny_settings, "crawl.delay": DELAY}.items()]
+    words = ["run", tmp_path / "all", "--from", mock.url(site.SMALL)]
+    code, out, err = cllm(*words, *flags, "--set=corpus.held_out=0.2", "--set=tokenizer.vocabulary_size=320")
+    assert code == EXIT_OK, err
+    assert "is trained to step 6" in out
+    code, out, err = cllm(*words)
+    assert (code, err) == (EXIT_OK, "")
+    assert "done already" in out
+    code, _, err = cllm("run", tmp_path / "all", "--from", tmp_path)
+    assert code == EXIT_FAILED
+    assert mock.url(site.SMALL) in err
+    assert "fix: " in err
+
+
 def test_a_page_that_is_forgotten_is_not_in_the_next_text(run, mock, cllm):
     assert cllm("clean", run)[0] == EXIT_OK
     page = mock.url(site.SMALL, "/page/3")

@@ -54,11 +54,16 @@ def add_tensorboard(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def overrides(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings that the flags of `add_training` change."""
+def assignments(args: argparse.Namespace) -> dict[str, Any]:
+    """What --set says."""
     from crystalline.settings import parse_assignment
 
-    values = dict(parse_assignment(text) for text in args.set)
+    return dict(parse_assignment(text) for text in args.set)
+
+
+def overrides(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the flags of `add_training` change."""
+    values = assignments(args)
     # A length from the settings file must not win over one that was just typed.
     if args.tokens is not None or args.epochs is not None:
         values.setdefault("training.steps", "auto")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from crystalline.cli import common
 from crystalline.errors import EXIT_OK
 
 EXAMPLES = """example:
@@ -32,9 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from crystalline.pipeline import runner
-    from crystalline.settings import parse_assignment
 
-    values = dict(parse_assignment(text) for text in args.set)
+    values = common.assignments(args)
     if args.exclude:
         values["corpus.exclude"] = args.exclude
     folder = runner.new(args.run, args.sources, **values)

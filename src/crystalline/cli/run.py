@@ -11,6 +11,7 @@ from crystalline.errors import EXIT_OK
 
 EXAMPLES = """example:
   cllm run my-model                  plan it, then train
+  cllm run docs --from https://example.org --minutes 10     all in one: make the run, crawl, clean, train
   cllm run my-model --minutes 10     train for ten minutes
   cllm run my-model --tensorboard    also write my-model/tensorboard
   cllm run my-model                  again: continues, or says that it is done
@@ -19,6 +20,10 @@ EXAMPLES = """example:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_run(parser)
+    parser.add_argument(
+        "--from", dest="sources", action="append", metavar="PATH|URL",
+        help="make the run, if it is not there, for this folder, file or website; may be repeated",
+    )  # fmt: skip
     common.add_training(parser)
     common.add_tensorboard(parser)
 
@@ -29,6 +34,8 @@ def run(args: argparse.Namespace) -> int:
     from crystalline.training.loop import Trainer
     from crystalline.training.plan import Plan
 
+    if args.sources:
+        runner.new_or_same(args.run, args.sources, **common.assignments(args))
     steps_done = 0
     live = terminal.is_live(sys.stderr) and not args.quiet
     progress = common.Progress(quiet=args.quiet or live)

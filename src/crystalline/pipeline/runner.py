@@ -37,6 +37,41 @@ def new(root: str | Path, sources: list[str], **overrides: Any) -> RunFolder:
     overrides: "section.key" -> value, written to the folder's crystalline.toml.
     Raises UserError when a source does not exist or the folder is taken.
     """
+    absolute = _absolute(root, sources)
+    settings = load(None, {}, {"corpus.source": absolute, **overrides})
+    run = RunFolder.create(root, to_toml(settings))
+    with EventLog(run.events) as events:
+        events.write("run.created", sources=absolute)
+    return run
+
+
+def new_or_same(root: str | Path, sources: list[str], **overrides: Any) -> RunFolder:
+    """The run in `root` when it has these sources, or a new one.
+
+    Raises UserError as `new` does, for other sources, and when several processes would make it at once.
+    """
+    if not RunFolder(root).manifest.exists():
+        if link.ranks() is not None:
+            raise UserError(
+                f"could not make the run {root}",
+                "several processes are about to",
+                f"make it before: cllm new {root} --from ...",
+                EXIT_USAGE,
+            )
+        return new(root, sources, **overrides)
+    run = RunFolder.open(root)
+    has, wanted = settings_of(run).corpus.source, _absolute(root, sources)
+    if sorted(has) != sorted(wanted):
+        raise UserError(
+            f"could not use {root} for {', '.join(wanted)}",
+            f"it is the run of {', '.join(has)}",
+            "leave out --from to go on with it, or name a new folder",
+        )
+    return run
+
+
+def _absolute(root: str | Path, sources: list[str]) -> list[str]:
+    """Sources as they stand in the settings."""
     paths = [Path(source).expanduser() for source in sources if not is_url(source)]
     missing = [str(path) for path in paths if not path.exists()]
     if missing:
@@ -53,12 +88,7 @@ def new(root: str | Path, sources: list[str], **overrides: Any) -> RunFolder:
             f"{', '.join(no_text)} is no UTF-8 text, so it cannot stand in the settings",
             "rename it, or name a folder above it after --from",
         )
-    absolute += [engine.start_url(source) for source in sources if is_url(source)]
-    settings = load(None, {}, {"corpus.source": absolute, **overrides})
-    run = RunFolder.create(root, to_toml(settings))
-    with EventLog(run.events) as events:
-        events.write("run.created", sources=absolute)
-    return run
+    return absolute + [engine.start_url(source) for source in sources if is_url(source)]
 
 
 # --- training -------------------------------------------------------------------------------------------
