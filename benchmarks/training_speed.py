@@ -30,6 +30,7 @@ import torch
 from plain import PlainModel
 from torch import nn
 
+from crystalline import processes
 from crystalline.model.transformer import Transformer
 from crystalline.settings import Model, Settings
 from crystalline.training import process
@@ -105,7 +106,7 @@ def measure_plain(size, kind="plain"):
 
 def measure_ddp(size):
     """One process a core, all doing the same number of steps; each counts its own tokens."""
-    cores = process.cores()
+    cores = processes.cores()
     with tempfile.TemporaryDirectory() as folder:
         arguments = (size, cores, folder)
         torch.multiprocessing.spawn(ddp_process, arguments, cores)
@@ -177,7 +178,7 @@ def measure_crystalline(size):
         number += 1
         team.update(min(1.0, clip_norm / norm), 1e-3, number)
 
-    workers = min(process.cores(), positions)
+    workers = min(processes.cores(), positions)
     with closing(Workers(workspace, batches, workers)) as team:
         step(team)
         team.shares()  # from here on

@@ -8,7 +8,7 @@ import pytest
 import crystalline
 
 SOURCE = Path(crystalline.__file__).parent
-FOUNDATION = {"errors", "events", "run_folder", "settings"}
+FOUNDATION = {"errors", "events", "processes", "run_folder", "settings"}
 
 # A room may import rooms that stand lower. Rooms in one line never import each other.
 FLOORS = [

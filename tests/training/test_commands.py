@@ -6,13 +6,13 @@ import time
 import pytest
 from small_runs import checkpoint_names, recipe_of, steps_of
 
-from crystalline import events
+from crystalline import events, processes
 from crystalline.cli.main import main
 from crystalline.errors import Interrupted, UserError
 from crystalline.events import EventLog
 from crystalline.pipeline.status import log_hash, status
 from crystalline.run_folder import write_json
-from crystalline.training import commands, loop, node_zero, process
+from crystalline.training import commands, loop, node_zero
 from crystalline.training.loop import Trainer
 
 
@@ -111,7 +111,7 @@ def test_workers_by_a_word(wanted, expected_counts, new_run, expected, monkeypat
     """Three cores; in step 4 others want one of them."""
     busy = iter([0.0, 1.0, 0.0, 0.0])
     monkeypatch.setattr(node_zero.OtherLoad, "look", lambda self, own: next(busy))
-    monkeypatch.setattr(process, "allowed_cores", lambda: [0, 0, 0])
+    monkeypatch.setattr(processes, "allowed_cores", lambda: [0, 0, 0])
     run, teams, counts = new_run("run"), [], []
     trainer = Trainer(run, recipe_of(run))
     make = trainer.team

@@ -17,7 +17,7 @@ from small_runs import recipe_of, steps_of, stopping_at, train
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from crystalline import events
+from crystalline import events, processes
 from crystalline.errors import EXIT_SYSTEM, EXIT_USAGE, UserError
 from crystalline.model import library
 from crystalline.pipeline import runner
@@ -40,7 +40,7 @@ def test_gpus_are_used_when_asked_for(count):
         assert device.workers("cuda") == count
         assert device.choose("cpu") == "cpu"
         assert device.devices("cpu") == []
-        assert device.workers("cpu") == process.cores()
+        assert device.workers("cpu") == processes.cores()
 
 
 def test_without_one_training_is_on_the_processor():

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from crystalline.training import load, process
+from crystalline import processes
+from crystalline.training import load
 from crystalline.training.load import OtherLoad, fitting
 
 TICK = os.sysconf("SC_CLK_TCK")
@@ -18,7 +19,7 @@ class Machine:
     def __init__(self, folder, monkeypatch):
         self.folder, self.time = folder, 0.0
         self.busy, self.own = [0.0] * 4, {}
-        monkeypatch.setattr(process, "allowed_cores", lambda: [0, 1, 2])
+        monkeypatch.setattr(processes, "allowed_cores", lambda: [0, 1, 2])
 
     def pass_(self, seconds, busy, **own):
         """For so long, cores are busy with these shares, and processes use these of a core."""
@@ -125,4 +126,4 @@ def test_the_real_files():
     assert memory is None or 10e6 < memory < 100e9
     assert load.memory_kills() >= 0
     assert load.proportional_memory(2**22 + 1) is None
-    assert load._busy_seconds(load.PROC, process.allowed_cores()) > 0
+    assert load._busy_seconds(load.PROC, processes.allowed_cores()) > 0

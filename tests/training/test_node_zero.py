@@ -18,10 +18,10 @@ import pytest
 import torch
 from small_runs import processes_of, recipe_of, steps_of
 
-from crystalline import events
+from crystalline import events, processes
 from crystalline.errors import EXIT_SYSTEM, UserError
 from crystalline.events import EventLog
-from crystalline.training import commands, crew, division, load, node_zero, optimizers, position, process, watch
+from crystalline.training import commands, crew, division, load, node_zero, optimizers, position, watch
 from crystalline.training.loop import Trainer
 from crystalline.training.node_zero import Alone, Stopped, Workers
 from crystalline.training.parameters import WorkingCopy
@@ -397,7 +397,7 @@ class TestFreeCores:
 
     def test_workers_come_and_go_with_the_load_of_others(self, new_run, expected, monkeypatch):
         busy = iter([None, 2.9, 2.9, 0.0, 1.4, 0.0])  # of four cores, before each step
-        monkeypatch.setattr(process, "allowed_cores", lambda: [0, 0, 0, 0])
+        monkeypatch.setattr(processes, "allowed_cores", lambda: [0, 0, 0, 0])
         monkeypatch.setattr(node_zero.OtherLoad, "look", lambda self, own: next(busy))
         run, teams, counts = new_run("run"), [], []
         trainer = Trainer(run, recipe_of(run))
@@ -421,7 +421,7 @@ class TestFreeCores:
         assert trained(new_run("run"), 2).parameters.hash() == expected[0]
 
     def test_not_more_than_there_is_memory_for(self, new_run, monkeypatch):
-        monkeypatch.setattr(process, "allowed_cores", lambda: [0, 0, 0])
+        monkeypatch.setattr(processes, "allowed_cores", lambda: [0, 0, 0])
         monkeypatch.setattr(node_zero.OtherLoad, "look", lambda self, own: 0.0)
         original = node_zero.Sphere.compute
 
@@ -478,7 +478,7 @@ class TestDivision:
     def test_on_order_also_the_cores(self, new_run, slow_zero, monkeypatch):
         run = new_run("run")
         trainer, told = Trainer(run, recipe_of(run)), []
-        cores = process.allowed_cores()
+        cores = processes.allowed_cores()
         team = trainer.team(len(cores) + 1, lambda: False, lambda kind, **facts: told.append((kind, facts)))
         try:
             team.rebalance()  # nothing is measured yet
@@ -486,7 +486,7 @@ class TestDivision:
                 team.positions(number, trainer.batches.targets_in_step(number))
                 team.reduce()
                 team.update(1.0, 1.0, number)
-            monkeypatch.setattr(process, "allowed_cores", lambda: cores[:1])
+            monkeypatch.setattr(processes, "allowed_cores", lambda: cores[:1])
             team.rebalance()
             assert all(os.sched_getaffinity(worker.process.pid) == {cores[0]} for worker in team.team)
             monkeypatch.undo()
@@ -506,7 +506,7 @@ class TestDivision:
     def test_a_worker_for_each_core_stays_on_it(self, new_run):
         run = new_run("run")
         trainer = Trainer(run, recipe_of(run))
-        cores = process.allowed_cores()
+        cores = processes.allowed_cores()
         team = trainer.team("auto", lambda: False)
         try:
             assert [os.sched_getaffinity(worker.process.pid) for worker in team.team] == [{core} for core in cores]

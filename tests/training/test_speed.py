@@ -7,6 +7,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
+from crystalline import processes
 from crystalline.model.library import library
 from crystalline.model.transformer import Transformer
 from crystalline.settings import Model, Settings
@@ -40,7 +41,7 @@ def idle_cores():
     for _ in range(4):
         load.look([])
         time.sleep(1.1)
-    return process.cores() - load.cores
+    return processes.cores() - load.cores
 
 
 @pytest.fixture(scope="module", autouse=True)

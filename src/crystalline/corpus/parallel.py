@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -12,15 +10,11 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
+from crystalline import processes
 from crystalline.errors import EXIT_SYSTEM, UserError
 
 T = TypeVar("T")
 MOST_DEATHS = 3  # of processes that had the same task
-
-
-def cores() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def each(work: Callable[[T], object], tasks: Sequence[T], workers: int | None = None) -> Iterator[T]:
@@ -30,7 +24,7 @@ def each(work: Callable[[T], object], tasks: Sequence[T], workers: int | None = 
     Raises what `work` raises, once; UserError when the processes that have a task die of it again and again, which is
     how the system answers too little memory. Whatever happens, no process is left behind.
     """
-    workers = min(workers or cores(), len(tasks))
+    workers = min(workers or processes.cores(), len(tasks))
     if workers <= 1:
         for task in tasks:
             work(task)
@@ -93,8 +87,7 @@ def _end(pipe: Connection, child: BaseProcess) -> None:
 def _serve(parent: int, pipe: Connection, work: Callable[[T], object], tasks: Sequence[T]) -> None:
     """What a process does: tasks by their numbers, until the pipe or the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends this process
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))  # Linux, PR_SET_PDEATHSIG: end with the parent
+    processes.die_with_parent(signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)  # it was gone before it could be said
     answer: Any
@@ -104,24 +97,9 @@ def _serve(parent: int, pipe: Connection, work: Callable[[T], object], tasks: Se
             try:
                 work(tasks[number])
                 answer = None
-            except BaseException as error:
-                answer = _portable(error)
+            except Exception as error:
+                answer = processes.portable(error)
             pipe.send(answer)
     except (EOFError, OSError):
         pass
     os._exit(0)  # nothing of the parent's state here may run its exit handlers
-
-
-def _portable(error: BaseException) -> BaseException:
-    """The error, if it survives the way through a pipe with its class, or its words."""
-    import pickle
-    import traceback
-
-    text = "".join(traceback.format_tb(error.__traceback__))
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        error = RuntimeError(f"{type(error).__name__}: {error}")
-    error.add_note("in another process:\n" + text)
-    error.__traceback__ = error.__context__ = error.__cause__ = None
-    return error

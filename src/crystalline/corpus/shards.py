@@ -1,4 +1,4 @@
-"""Corpus, step 5: the documents as token numbers, in files that training reads at any place.
+"""Corpus, step 6: the documents as token numbers, in files that training reads at any place.
 
 The folder `shards` of a run:
 

@@ -1,4 +1,4 @@
-"""Corpus, step 3: everything that the sources of a run have, files and crawled pages, and the text in each."""
+"""Corpus, steps 1 and 2: everything that the sources of a run have, files and crawled pages, and the text in each."""
 
 from __future__ import annotations
 

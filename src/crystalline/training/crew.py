@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from crystalline import processes
 from crystalline.errors import EXIT_SYSTEM, UserError
 from crystalline.training import process
 from crystalline.training.batches import Batches
@@ -184,7 +185,7 @@ class Crew:
 
     def keep_to_cores(self) -> None:
         """One worker for each core stays on its own. Fewer may move: another run could have the same idea."""
-        cores = process.allowed_cores()
+        cores = processes.allowed_cores()
         for index, worker in enumerate(sorted(self.members, key=lambda worker: worker.number)):
             own = len(self.members) == len(cores)
             worker.record.core = cores[index] if own else None

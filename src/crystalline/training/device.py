@@ -15,6 +15,7 @@ from typing import Literal
 
 import torch
 
+from crystalline import processes
 from crystalline.errors import EXIT_SYSTEM, EXIT_USAGE, UserError, is_out_of_memory
 from crystalline.training import link, process
 
@@ -95,7 +96,7 @@ def devices(kind: Kind) -> list[torch.device]:
 
 def workers(kind: Kind) -> int:
     """How many workers there are unless somebody says a number: one for each GPU, or for each core."""
-    return len(gpus()) if kind == "cuda" else process.cores()
+    return len(gpus()) if kind == "cuda" else processes.cores()
 
 
 def describe() -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from crystalline import processes
 from crystalline.training import device as devices
 from crystalline.training import load, process
 
@@ -59,7 +60,7 @@ def _matrix_peak(dtype: torch.dtype, seconds: float, sides: tuple[int, ...], dev
 
 def describe() -> dict[str, str | int | None]:
     """The processor's name, how many cores this process may use, and the machine's memory in bytes."""
-    return {"processor": _processor(), "cores": process.cores(), "memory": _memory()}
+    return {"processor": _processor(), "cores": processes.cores(), "memory": _memory()}
 
 
 def resident_memory() -> int | None:

@@ -27,6 +27,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from crystalline import processes
 from crystalline.errors import EXIT_SYSTEM, UserError
 from crystalline.training import process
 
@@ -63,7 +64,7 @@ def ranks() -> Ranks | None:
 def settle_in(ranks: Ranks) -> None:
     """Take this rank's place on its machine: its own processors; and end (saving) when torchrun is killed."""
     process.keep_to_share(ranks.local_rank, ranks.local_size)
-    process.die_with_parent(signal.SIGTERM)
+    processes.die_with_parent(signal.SIGTERM)
 
 
 class Lost(UserError):

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from crystalline.training import process
+from crystalline import processes
 
 PROC = Path("/proc")
 LOOK_SECONDS = 1.0  # between two readings; the kernel counts in hundredths of a second
@@ -36,7 +36,7 @@ class OtherLoad:
         if self._last is not None and now - self._last[0] < LOOK_SECONDS:
             return self.cores
         mine = {pid: cpu_seconds(pid, self._proc) for pid in own}
-        busy = _busy_seconds(self._proc, process.allowed_cores())
+        busy = _busy_seconds(self._proc, processes.allowed_cores())
         if busy is None:
             self.cores = max(0.0, os.getloadavg()[0] - len(mine) + 1)  # Node Zero itself only waits
         elif self._last is not None:

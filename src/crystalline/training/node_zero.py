@@ -21,8 +21,9 @@ from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import wait
 from typing import Any, Protocol
 
+from crystalline import processes
 from crystalline.errors import EXIT_SYSTEM, UserError, is_out_of_memory
-from crystalline.training import load, process
+from crystalline.training import load
 from crystalline.training.batches import Batches
 from crystalline.training.crew import Crew, Task, Worker
 from crystalline.training.division import UNEVEN, Division
@@ -363,7 +364,7 @@ class Workers:
 
     def _count(self, wanted: Wanted) -> int:
         """How many workers to have now."""
-        count = (len(self.workspace.devices) or process.cores()) if isinstance(wanted, str) else wanted
+        count = (len(self.workspace.devices) or processes.cores()) if isinstance(wanted, str) else wanted
         return max(1, min(count, self.most))
 
     def _follow_free_cores(self) -> None:
@@ -373,7 +374,7 @@ class Workers:
         pids = {process.pid for process in multiprocessing.active_children() if process.pid is not None}
         others = self.others.look({os.getpid(), *pids})
         if others is not None:
-            count = load.fitting(len(self.team), others, process.cores())
+            count = load.fitting(len(self.team), others, processes.cores())
             self._become(min(count, self.most), "free cores", others=round(others, 2))
 
     def _become(self, count: int, why: str, **facts: float) -> None:
@@ -413,7 +414,7 @@ class Workers:
             log.info("%s divided anew: slowest over mean was %.2f, should be %.2f", name, before[name], after[name])
         # of the slowest worker over the mean of all, by measurement before and as expected after
         facts = {"before": _rounded(before), "after": _rounded(after)}
-        self.tell("training.rebalanced", why=why, cores=process.allowed_cores(), **facts)
+        self.tell("training.rebalanced", why=why, cores=processes.allowed_cores(), **facts)
 
     # --- what they have done ----------------------------------------------------------------------------------
 

@@ -6,14 +6,14 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
-import pickle
 import signal
-import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 import torch
+
+from crystalline import processes
 
 T = TypeVar("T")
 
@@ -34,18 +34,6 @@ def prepare() -> None:
         libc.mallopt(_M_MMAP_THRESHOLD, 2**30)
 
 
-def allowed_cores() -> list[int]:
-    """Numbers of the processors that this process may use now; a container or `taskset` can change them."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
-def cores() -> int:
-    """How many processors this process may use."""
-    return len(allowed_cores())
-
-
 def keep_to(pid: int, allowed: list[int]) -> None:
     """Let a process run on these processors only, where the system can do that and the process is there."""
     with contextlib.suppress(OSError, AttributeError):
@@ -54,7 +42,7 @@ def keep_to(pid: int, allowed: list[int]) -> None:
 
 def keep_to_share(number: int, of: int) -> None:
     """Of this machine's processors use only the share of process `number` of several that train on it."""
-    keep_to(0, list(share(allowed_cores(), number, of)))
+    keep_to(0, list(share(processes.allowed_cores(), number, of)))
 
 
 def share(things: Sequence[T], number: int, of: int) -> Sequence[T]:
@@ -72,13 +60,7 @@ def be_child() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.setpgid(0, 0)
-    die_with_parent(signal.SIGKILL)
-
-
-def die_with_parent(number: int) -> None:
-    """Linux: get the signal `number` when the parent process ends."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, int(number))  # PR_SET_PDEATHSIG
+    processes.die_with_parent(signal.SIGKILL)
 
 
 def become_child(parent: int, keep: int) -> None:
@@ -127,17 +109,6 @@ def _answer(pipe: Connection, work: Callable[..., Any], arguments: tuple[Any, ..
     try:
         answer = True, work(*arguments)
     except Exception as error:
-        answer = False, portable(error)
+        answer = False, processes.portable(error)
     pipe.send(answer)
     os._exit(0)  # nothing of the parent's state here may run its exit handlers
-
-
-def portable(error: Exception) -> Exception:
-    """The exception as it can be sent: with words for where it happened, without the memory that its frames hold."""
-    error.add_note("in another process:\n" + "".join(traceback.format_tb(error.__traceback__)))
-    error.__traceback__ = error.__context__ = error.__cause__ = None
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # whatever its class does not bear
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error

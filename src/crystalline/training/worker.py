@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from crystalline import processes
 from crystalline.training import device, position, process
 from crystalline.training.batches import Batches
 from crystalline.training.exact_sum import ExactSum, add_up, combine
@@ -141,7 +142,7 @@ def main(
     try:
         sphere = Sphere(workspace, batches, number)
     except Exception as error:  # there is too little memory, or the GPU does not start
-        pipe.send(Answer(process.portable(error), 0.0, time.monotonic() - began, 0.0, _peak_memory()))
+        pipe.send(Answer(processes.portable(error), 0.0, time.monotonic() - began, 0.0, _peak_memory()))
         os._exit(1)
     orders: dict[str, Callable[..., Any]] = {
         "compute": sphere.compute,
@@ -164,7 +165,7 @@ def main(
         try:
             result = orders[name](*arguments)
         except Exception as error:  # told to Node Zero, which decides; the worker stays usable
-            result = process.portable(error)
+            result = processes.portable(error)
 
 
 def _peak_memory() -> int:
