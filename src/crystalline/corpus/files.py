@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from crystalline.corpus.crawl.frontier import FILE as CRAWL_FILE
+from crystalline.corpus.crawl.database import FILE as CRAWL_FILE
 from crystalline.errors import UserError
 from crystalline.settings import Corpus
 
