@@ -9,7 +9,7 @@ import pytest
 from crystalline.corpus.crawl import orders, store, urls
 from crystalline.corpus.crawl import scope as scopes
 from crystalline.corpus.crawl.frontier import HOST_GIVES_UP, Frontier
-from crystalline.corpus.crawl.outcomes import Failure, Gone, Redirect, Rules, Skip, Stored, Unchanged, Wait
+from crystalline.corpus.crawl.outcomes import Failure, Gone, Map, Redirect, Rules, Skip, Stored, Unchanged, Wait
 from crystalline.corpus.crawl.scope import Rule
 from crystalline.errors import UserError
 from crystalline.settings import Crawl
@@ -23,7 +23,7 @@ class World:
     def __init__(self, folder, *starts, **settings):
         folder.mkdir(exist_ok=True)
         self.frontier, self.now = Frontier(folder, create=True, slot=1), time.time()
-        self.settings = Crawl(**{"delay": 1.0, "backoff": 1.0, **settings})
+        self.settings = Crawl(**{"delay": 1.0, "backoff": 1.0, "sitemaps": False, **settings})
         self.begin(*(starts or [f"{HOST}/"]))
 
     def begin(self, *starts, again=False, retry=False, **settings):
@@ -339,3 +339,29 @@ def test_fingerprints_are_of_the_pages_only(world, tmp_path):
     assert store.fingerprint(tmp_path / "crawl") == before
     made.begin(main_text=False)
     assert store.fingerprint(tmp_path / "crawl") != before
+
+
+@pytest.mark.parametrize("answer", [Gone(404), Skip("no sitemap"), Failure("HTTP 403", 403)])
+def test_a_sitemap_is_looked_for_where_none_is_named(world, answer):
+    made = world(sitemaps=True)
+    made.finish(made.claim(), Rules("", 404))
+    asked = made.claim()
+    assert (asked.url, asked.kind) == (f"{HOST}/sitemap.xml", "map")
+    made.finish(asked, answer)
+    assert made.states() == {"/": ("waiting", "")}, "what was only guessed leaves no trace"
+
+
+def test_a_sitemap_that_is_named_is_not_guessed(world):
+    made = world(sitemaps=True)
+    made.finish(made.claim(), Rules(f"Sitemap: {HOST}/a/sitemap.xml"))
+    asked = made.claim()
+    assert (asked.url, asked.kind) == (f"{HOST}/a/sitemap.xml", "map")
+    made.finish(asked, Gone(404))
+    assert made.states() == {"/": ("waiting", ""), "/a/sitemap.xml": ("gone", "")}
+
+
+def test_the_pages_of_a_guessed_sitemap_are_taken(world):
+    made = world(sitemaps=True)
+    made.finish(made.claim(), Rules("", 404))
+    made.finish(made.claim(), Map([f"{HOST}/only-there"], []))
+    assert made.states()["/only-there"] == ("waiting", "")

@@ -44,6 +44,7 @@ STATES = ("waiting", "fetching", "done", "redirect", "skipped", "failed", "gone"
 HOST_GIVES_UP = 20  # connections in a row that came to nothing
 LONGEST_BACKOFF = 300.0  # seconds
 HOSTS_LOOKED_AT = 200  # when the next URL is chosen
+GUESSED_MAP = "/sitemap.xml"  # where a site's robots.txt names none
 
 # When as many pages are stored as the user wants: only what is stored is looked at again, and its robots.txt.
 _AGAIN_ONLY = """AND (u.hash IS NOT NULL OR (u.kind = 'robots' AND EXISTS
@@ -217,6 +218,8 @@ class Frontier(KnownUrls):
                     self.drop(row, outcome.status, now)
                     self._settle(row, "redirect", "", outcome.status, now, target=outcome.target)
                     self._redirect(row, outcome.target, now)
+                case Gone() | Skip() | Failure(again=False) if self._guessed(row):
+                    self.db.execute("DELETE FROM urls WHERE id = ?", (row["id"],))
                 case Gone():
                     self.drop(row, outcome.status, now)
                     self._settle(row, "gone", "", outcome.status, now)
@@ -260,6 +263,11 @@ class Frontier(KnownUrls):
             for url in maps:
                 self.add_url(url, 0, "map", now=now)
 
+    def _guessed(self, row: sqlite3.Row) -> bool:
+        """Whether nobody has ever said that there is such a sitemap."""
+        new = row["kind"] == "map" and not row["checked"] and not row["hops"]
+        return new and row["url"].endswith(GUESSED_MAP) and not self.rules_of(row["site"]).sitemaps
+
     def _redirect(self, row: sqlite3.Row, target: str, now: float) -> None:
         """Go where a redirect leads. What a start URL leads to is a start URL, unless the user said where to stay."""
         starts = self.get("starts", [])
@@ -293,8 +301,8 @@ class Frontier(KnownUrls):
                 self.update(found["id"], state="skipped", reason=scopes.ROBOTS)
             elif found["state"] == "skipped":
                 self.update(found["id"], state="waiting", reason="")
-        if self.settings.sitemaps and rules.text:
-            for text in known.sitemaps:
+        if self.settings.sitemaps:
+            for text in known.sitemaps or [GUESSED_MAP]:
                 with suppress(urls.Unusable):
                     self.add_url(urls.normal(text, origin), 0, "map", now=now)
 
