@@ -274,12 +274,13 @@ def test_a_file_that_may_not_be_read_is_named_and_the_rest_goes_on(texts, run, m
 
 def test_a_file_that_changes_while_it_is_read(texts, run, monkeypatch):
     changing = texts / "part0" / "text4.md"
+    changing.write_text(prose(20_000, 4))  # a small one would be read at once
     real, make = extraction.encoding_of, portions.make
 
-    def judge_then_change(path, declared):
-        encoding = real(path, declared)
-        if path == changing:
-            path.write_bytes(b"\xff\xff\xff")
+    def judge_then_change(content, declared):
+        encoding = real(content, declared)
+        if content == changing:
+            changing.write_bytes(b"\xff\xff\xff")
         return encoding
 
     monkeypatch.setattr(extraction, "encoding_of", judge_then_change)
