@@ -38,7 +38,7 @@ from crystalline.settings import Clean, Extract
 
 PORTION_BYTES = 8 << 20  # of files; enough to keep a process busy for a second
 PORTION_FILES = 2000
-BATCH_BYTES = 1 << 19  # of text that is judged at once: numpy, and the model of languages, are quicker with much
+BATCH_BYTES = 1 << 18  # of text that is judged at once: numpy, and the model of languages, are quicker with much
 
 # A document that a portion has kept. hash: its SHA-256 as four big-endian numbers, so that they sort as it does.
 INDEX = np.dtype(
