@@ -6,12 +6,12 @@ All continue the same 32 tokens by 128 more, one text, the most likely token eac
 ones: speed does not depend on them) and their own KV caches, in processes of their own that take turns.
 
 crystalline: the token loop that `cllm generate` runs.
-transformers: Qwen3ForCausalLM in eager mode, one forward call a token (quicker than its `generate`); for int8 in bf16.
+transformers: Qwen3ForCausalLM in eager mode, one forward call a token (quicker than its `generate`); in bf16 for int8.
 llama.cpp: the GGUF file that `cllm export` writes, through its C interface; q8_0 for int8. Left out when the package
 llama_cpp is not installed.
 
-The other two may use one thread or all, whichever was quicker in the round. Also: seconds from the prompt to the first
-token, and the speed of 16 texts at once. Medians over the rounds; read the ratios.
+The other two may use one thread or all, whichever was quicker in the round. Also: seconds from the prompt to the
+first token, and the speed of 16 texts at once. Medians over the rounds; read the ratios.
 """
 
 import argparse
@@ -28,9 +28,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from crystalline.export import gguf, layout
 
 from crystalline import processes
-from crystalline.export import gguf, layout
 from crystalline.model.decoder import decoder
 from crystalline.model.generation import Continuation, advance
 from crystalline.model.sampling import Sampling
