@@ -6,7 +6,7 @@ All continue the same 32 tokens by 128 more, one text, the most likely token eac
 ones: speed does not depend on them) and their own KV caches, in processes of their own that take turns.
 
 crystalline: the token loop that `cllm generate` runs.
-transformers: Qwen3ForCausalLM in eager mode, one forward call a token (quicker than its `generate`); in bf16 for int8.
+transformers: Qwen3ForCausalLM in eager mode, a forward call for each token (quicker than `generate`); int8 as bf16.
 llama.cpp: the GGUF file that `cllm export` writes, through its C interface; q8_0 for int8. Left out when the package
 llama_cpp is not installed.
 

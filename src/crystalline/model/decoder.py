@@ -188,7 +188,8 @@ class _Engine:
 
         self.pointer = compiled.new_engine(ctypes.byref(self.network), ctypes.c_int64(threads))
         self.cache_numbers: int = compiled.slot_cache(ctypes.byref(self.network))
-        weakref.finalize(self, _free, compiled, self.pointer, address)
+        # Not when the process ends: a thread may still be in a step, and then nothing has to be given back.
+        weakref.finalize(self, _free, compiled, self.pointer, address).atexit = False
         if not self.pointer:
             raise MemoryError("no memory for a step of the network")
 
