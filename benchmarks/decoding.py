@@ -87,7 +87,7 @@ def transformers(size, precision, folder):
 
     model = network(size)
     theirs = Qwen3ForCausalLM(Qwen3Config(**layout.to_config(model.shape)))
-    theirs.load_state_dict(layout.to_qwen3(model), strict=False)  # the head is tied
+    theirs.load_state_dict(layout.to_plain(model), strict=False)  # the head is tied
     theirs = theirs.to(DTYPES[precision]).eval()
     prompt = torch.randint(20, model.shape.vocabulary, (1, PROMPT))
 
@@ -159,7 +159,7 @@ def write_gguf(size, precision, folder):
     sources = sorted(library.glob("*.py"))
     tokenizer = Tokenizer.train((path.read_text("utf-8", "replace") for path in sources), vocabulary)
     model, path = network(size), folder / f"{size}-{GGUF[precision]}.gguf"
-    gguf.write(path, layout.to_qwen3(model), model.shape, tokenizer, GGUF[precision], {"name": "random"}, "")
+    gguf.write(path, layout.to_plain(model), model.shape, tokenizer, GGUF[precision], {"name": "random"}, "")
 
 
 SIDES = {"crystalline": crystalline, "transformers": transformers, "llama.cpp": llama_cpp}

@@ -201,8 +201,9 @@ class _Engine:
             attention = block.attention
             layer.attention_gain = self._keep(block.attention_norm.gain)
             layer.feed_forward_gain = self._keep(block.feed_forward_norm.gain)
-            layer.query_gain = self._keep(attention.query_norm.gain)
-            layer.key_gain = self._keep(attention.key_norm.gain)
+            if attention.query_norm is not None and attention.key_norm is not None:
+                layer.query_gain = self._keep(attention.query_norm.gain)
+                layer.key_gain = self._keep(attention.key_norm.gain)
             if str(number) in model.values:
                 layer.values = self._keep(model.values[str(number)])
             if attention.phase_scales is not None:
