@@ -7,7 +7,8 @@ import torch
 
 import crystalline
 from crystalline.errors import UserError
-from crystalline.model.generation import Generated, LanguageModel, _possible_start
+from crystalline.model import library
+from crystalline.model.generation import Generated, LanguageModel, _possible_start, advance
 from crystalline.model.sampling import Sampling
 
 
@@ -48,6 +49,48 @@ def test_generation_goes_on_beyond_the_context(model):
     logits = model.model(torch.tensor([window]))[0, -1]
     logits[model._hidden] = -torch.inf
     assert int(logits.argmax()) == tokens[0]
+
+
+def test_a_long_text_is_the_same_among_others(model):
+    """Far beyond the context, where second halves are read again at different times."""
+    prompts = [model.tokenizer.encode(text) for text in ("def ", "import os, ", "x")]
+    hows = [Sampling(seed=5), Sampling(temperature=0), Sampling(seed=7, temperature=1.5)]
+    alone = []
+    for prompt, how in zip(prompts, hows, strict=True):
+        alone.append(list(itertools.islice(model.next_tokens(prompt, how), 80)))
+    texts = {slot: model.continuation(*pair) for slot, pair in enumerate(zip(prompts, hows, strict=True))}
+    decoder, together = model.decoder.fresh(3), [[], [], []]
+    for _ in range(80):
+        for slot, logits in advance(decoder, texts).items():
+            token = texts[slot].choose(logits)
+            if token is None:
+                del texts[slot]
+            else:
+                together[slot].append(token)
+    assert together == alone
+
+
+def test_two_texts_at_once_do_not_meet(model):
+    one, other = model.next_tokens([], Sampling(seed=1)), model.next_tokens([], Sampling(seed=2))
+    both = [pair for _, pair in zip(range(20), zip(one, other, strict=False), strict=False)]
+    for seed, text in zip((1, 2), zip(*both, strict=True), strict=True):
+        assert list(text) == list(itertools.islice(model.next_tokens([], Sampling(seed=seed)), len(both)))
+
+
+def test_the_precision_is_the_runs_or_the_one_asked_for(tiny_run):
+    assert crystalline.load(tiny_run).decoder.precision == "fp32"
+    assert crystalline.load(tiny_run, "auto").decoder.precision == "fp32"
+    coarse = crystalline.load(tiny_run, "int8")
+    assert coarse.decoder.precision == "int8"
+    assert coarse.generate("def ", max_tokens=5)
+
+
+def test_without_a_compiler(tiny_run, monkeypatch):
+    monkeypatch.setattr(library, "decoding", lambda: None)
+    model = crystalline.load(tiny_run)
+    tokens = list(itertools.islice(model.next_tokens([], Sampling(temperature=0)), 80))  # beyond the context
+    assert tokens == list(itertools.islice(model.next_tokens([], Sampling(temperature=0)), 80))
+    assert tokens
 
 
 def test_special_tokens_never_come(model):

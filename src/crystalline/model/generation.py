@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from pydantic import ValidationError
 
 from crystalline.errors import EXIT_DAMAGED, EXIT_USAGE, UserError
 from crystalline.model import checkpoints, store
+from crystalline.model.decoder import Decoder, decoder
 from crystalline.model.sampling import Sampling, choose
-from crystalline.model.transformer import KVCache, Transformer
+from crystalline.model.transformer import Transformer
 from crystalline.settings import Generation
 from crystalline.tokens.tokenizer import Tokenizer
 
@@ -27,41 +29,87 @@ class Generated:
     reason: str
 
 
+class Continuation:
+    """One text that grows in a slot of a decoder: read its `pending` tokens there (`advance`), `choose` the next one.
+
+    Text longer than the context is continued from its last part: when the context is full, its second half is read
+    again and generation goes on.
+
+    tokens: the text so far, with bos; at least one. hidden: tokens that must not come. eos: the one that ends a text.
+    """
+
+    def __init__(self, tokens: Sequence[int], how: Sampling, context: int, hidden: np.ndarray, eos: int) -> None:
+        self.tokens, self.how = list(tokens), how
+        self.pending = self.tokens[-(context - 1) :]
+        self.starts = True  # with an empty slot
+        self._context, self._hidden, self._eos = context, hidden, eos
+        self._generator = how.generator()
+        self._length = 0
+
+    def choose(self, logits: np.ndarray) -> int | None:
+        """The next token, which is now pending, after those logits; None: the text has ended."""
+        logits[self._hidden] = -np.inf
+        token = choose(logits, self.tokens, self.how, self._generator)
+        if token == self._eos:
+            return None
+        self.tokens.append(token)
+        self._length += len(self.pending)
+        self.pending, self.starts = [token], self._length == self._context
+        if self.starts:
+            self.pending, self._length = self.tokens[-(self._context // 2) :], 0
+        return token
+
+
+def advance(decoder: Decoder, texts: Mapping[int, Continuation]) -> dict[int, np.ndarray]:
+    """Read what is pending of each text into its slot; slot -> (V,) fp32 logits.
+
+    Texts with one pending token are read together: many cost little more than one.
+    """
+    logits: dict[int, np.ndarray] = {}
+    single: list[int] = []
+    for slot, text in texts.items():
+        if text.starts:
+            decoder.cut(slot, 0)
+        if len(text.pending) == 1:
+            single.append(slot)
+        else:
+            logits[slot] = decoder.read(slot, text.pending)
+    if single:
+        logits.update(zip(single, decoder.step(single, [texts[slot].pending[0] for slot in single]), strict=True))
+    return logits
+
+
 class LanguageModel:
-    """A network with its tokenizer. Make one with `crystalline.load(RUN)`."""
+    """A network with its tokenizer. Make one with `crystalline.load(RUN)`.
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer, defaults: Generation) -> None:
-        self.model, self.tokenizer, self.defaults = model, tokenizer, defaults
+    precision: of the network's matrices while it generates: fp32, bf16, int8, or None for that of its training.
+    """
+
+    def __init__(
+        self, model: Transformer, tokenizer: Tokenizer, defaults: Generation, precision: str | None = None
+    ) -> None:
+        self.model, self.tokenizer, self.defaults, self.precision = model, tokenizer, defaults, precision
         # Tokens that are structure, not text. Training never shows them as targets, except eos.
-        self._hidden = [t for t in range(tokenizer.vocabulary_size) if tokenizer.is_special(t)]
-        self._hidden.remove(tokenizer.eos)
+        special = [t for t in range(tokenizer.vocabulary_size) if tokenizer.is_special(t) and t != tokenizer.eos]
+        self._hidden = np.array(special, np.int64)
 
-    @torch.inference_mode()
+    @cached_property
+    def decoder(self) -> Decoder:
+        """The network made ready to generate. Its one slot is nobody's: `fresh` gives slots to use."""
+        return decoder(self.model, precision=self.precision)
+
+    def continuation(self, prompt: Sequence[int], how: Sampling) -> Continuation:
+        """A text that begins with the tokens of `prompt`."""
+        t = self.tokenizer
+        return Continuation([t.bos, *prompt], how, self.model.shape.context, self._hidden, t.eos)
+
     def next_tokens(self, prompt: Sequence[int], how: Sampling, result: Generated | None = None) -> Iterator[int]:
-        """Tokens after `prompt`, one by one, until the end of the text. The caller stops when it has enough.
-
-        Text longer than the context is continued from its last part: when the context is full, its second
-        half is read again and generation goes on.
-        """
-        context = self.model.shape.context
-        generator = torch.Generator().manual_seed(how.seed)
-        tokens = [self.tokenizer.bos, *prompt]
-        window = tokens[-(context - 1) :]
-        cache = KVCache(self.model.shape, 1, self.model.dtype)
-        while True:
-            logits = self.model(torch.tensor([window]), cache, last_only=True)[0, -1]
-            logits[self._hidden] = -torch.inf
-            token = choose(logits, tokens, how, generator)
-            if token == self.tokenizer.eos:
-                if result is not None:
-                    result.reason = "stop"
-                return
-            tokens.append(token)
+        """Tokens after `prompt`, one by one, until the end of the text. The caller stops when it has enough."""
+        text, decoder = self.continuation(prompt, how), self.decoder.fresh()
+        while (token := text.choose(advance(decoder, {0: text})[0])) is not None:
             yield token
-            window = [token]
-            if cache.length == context:
-                window = tokens[-(context // 2) :]
-                cache.length = 0
+        if result is not None:
+            result.reason = "stop"
 
     def continue_tokens(self, prompt: Sequence[int], how: Sampling, limit: int) -> str:
         """At most `limit` tokens after `prompt`, as text."""
@@ -148,8 +196,12 @@ def _possible_start(text: str, stop: Sequence[str]) -> int:
     return longest
 
 
-def load(path: str | Path) -> LanguageModel:
-    """The newest whole model of a run folder, or that of one checkpoint folder."""
+def load(path: str | Path, precision: str | None = None) -> LanguageModel:
+    """The newest whole model of a run folder, or that of one checkpoint folder.
+
+    precision: of its weights while it generates: "fp32", "bf16", "int8", "auto" for that of its training, or None for
+    the run's setting.
+    """
     folder = checkpoints.find(Path(path))
     tokenizer = Tokenizer.load(folder)
     model = store.read_model(folder)
@@ -160,4 +212,6 @@ def load(path: str | Path) -> LanguageModel:
             "restore the folder from a backup",
             EXIT_DAMAGED,
         )
-    return LanguageModel(model, tokenizer, checkpoints.generation_defaults(folder))
+    defaults = checkpoints.generation_defaults(folder)
+    precision = precision or defaults.precision
+    return LanguageModel(model, tokenizer, defaults, None if precision == "auto" else precision)

@@ -1,8 +1,8 @@
-"""Compiles kernels.c for this processor, once, and loads it.
+"""Compiles kernels.c and decode.c for this processor, each once and when it is needed, and loads them.
 
-The result is kept in the user's cache folder under a name made of the source, the compiler and the processor. Without
-a C compiler, or with CLLM_KERNELS=0, there is no library, and model/operations.py computes with PyTorch instead:
-slower, and with other bits, which is why the recipe of a run says which it is.
+The results are kept in the user's cache folder under names made of the source, the compiler and the processor.
+Without a C compiler, or with CLLM_KERNELS=0, there are none, and model/operations.py and model/decoder.py compute
+with PyTorch instead: slower, and with other bits, which is why the recipe of a run says which it is.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 SOURCE = Path(__file__).with_name("kernels.c")
+DECODING = Path(__file__).with_name("decode.c")  # no part of training, and so of no run's identity
 # Not -ffast-math: it would let the compiler assume that there are no NaNs, and the guard lives on seeing them.
 FLAGS = [
     "-O3",
@@ -46,14 +47,32 @@ WIDE = ["-mprefer-vector-width=512"]
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The compiled kernels, or None where they cannot be had."""
+    loaded = _load(SOURCE)
+    for name in DOUBLE_RESULT if loaded is not None else ():
+        getattr(loaded, name).restype = ctypes.c_double
+    return loaded
+
+
+@functools.cache
+def decoding() -> ctypes.CDLL | None:
+    """The compiled decode step, or None where it cannot be had."""
+    loaded = _load(DECODING)
+    if loaded is not None:
+        address, number = ctypes.c_void_p, ctypes.c_int64
+        loaded.take_block.restype = loaded.new_engine.restype = address
+        loaded.slot_cache.restype = number
+        for precision in ("fp32", "bf16", "int8"):
+            decode = getattr(loaded, f"decode_{precision}")
+            decode.argtypes, decode.restype = [address] * 6 + [number] * 2 + [address], None
+    return loaded
+
+
+def _load(source: Path) -> ctypes.CDLL | None:
     compiler = _compiler()
     if os.environ.get("CLLM_KERNELS") == "0" or not compiler:
         return None
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        loaded = ctypes.CDLL(str(_compiled(compiler)))
-        for name in DOUBLE_RESULT:
-            getattr(loaded, name).restype = ctypes.c_double
-        return loaded
+        return ctypes.CDLL(str(_compiled(compiler, source)))
     return None
 
 
@@ -96,21 +115,23 @@ def _flags() -> list[str]:
 
 
 @functools.cache
-def _key(compiler: str) -> str:
+def _key(compiler: str, source: Path = SOURCE) -> str:
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-    return hashlib.sha256(SOURCE.read_bytes() + version + " ".join(_flags()).encode() + _processor()).hexdigest()[:16]
+    return hashlib.sha256(source.read_bytes() + version + " ".join(_flags()).encode() + _processor()).hexdigest()[:16]
 
 
-def _compiled(compiler: str) -> Path:
+def _compiled(compiler: str, source: Path) -> Path:
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crystalline"
-    target = folder / f"kernels-{_key(compiler)}.so"
+    target = folder / f"{source.stem}-{_key(compiler, source)}.so"
     if not target.exists():
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError:  # a home that cannot be written: compile for this process only
             target = Path(tempfile.mkdtemp()) / target.name
         part = target.with_suffix(f".{os.getpid()}.partial")
-        subprocess.run([compiler, *_flags(), str(SOURCE), "-o", str(part), "-lm"], capture_output=True, check=True)
+        subprocess.run(
+            [compiler, *_flags(), str(source), "-o", str(part), "-lm", "-pthread"], capture_output=True, check=True
+        )
         os.replace(part, target)
     return target
 

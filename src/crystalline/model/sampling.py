@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -16,7 +15,7 @@ class Sampling:
     temperature: 0 takes the most likely token. top_k: only the k most likely (0: all). top_p: only the smallest set
     with that probability (Holtzman et al. 2020). min_p: only tokens with at least this share of the best one's
     probability (Nguyen et al. 2025). repetition_penalty: above 1 makes tokens that are there already less likely
-    (Keskar et al. 2019).
+    (Keskar et al. 2019). Where two tokens are equally likely the one with the lower number comes first.
     """
 
     temperature: float = 0.8
@@ -26,39 +25,80 @@ class Sampling:
     repetition_penalty: float = 1.0
     seed: int = 0
 
+    def generator(self) -> np.random.Generator:
+        """The random numbers of one text."""
+        return np.random.default_rng(self.seed)
 
-def distribution(logits: Tensor, seen: Sequence[int], how: Sampling) -> Tensor:
-    """(V,) probabilities after penalty, temperature and the cuts, in the order of the settings.
+
+def penalize(logits: np.ndarray, seen: Sequence[int], penalty: float) -> np.ndarray:
+    """Logits with those of `seen` tokens divided (if positive) or multiplied (if negative) by `penalty`."""
+    if penalty == 1 or not seen:
+        return logits
+    ids = np.unique(np.asarray(seen))
+    penalized, values = logits.copy(), logits[ids]
+    penalized[ids] = np.where(values > 0, values / penalty, values * penalty)
+    return penalized
+
+
+def candidates(logits: np.ndarray, seen: Sequence[int], how: Sampling) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens that may come, in rising order, and their probabilities after penalty, temperature and the cuts.
 
     logits: (V,) fp32. seen: tokens already in the text. how.temperature must not be 0.
     """
     logits = penalize(logits, seen, how.repetition_penalty)
     # Relative to the best before dividing: a temperature near 0 must not make infinities of all.
-    probabilities = torch.softmax((logits - logits.max()) / how.temperature, dim=-1)
-    ordered, order = probabilities.sort(descending=True, stable=True)
-    keep = torch.ones_like(ordered, dtype=torch.bool)
-    if how.top_k:
-        keep[how.top_k :] = False
+    shares = np.exp((logits - logits.max()) / np.float32(max(how.temperature, 1e-30)))
+    whole = shares.sum(dtype=np.float64)
+    least = max(how.min_p, float(np.finfo(np.float32).tiny))
+    if 0 < how.top_k < len(shares):
+        least = max(least, float(np.partition(shares, -how.top_k)[-how.top_k]))
     if how.top_p < 1:
-        keep &= ordered.cumsum(-1) - ordered < how.top_p  # the token that crosses the line stays
-    if how.min_p:
-        keep &= ordered >= how.min_p * ordered[0]
-    keep[0] = True
-    kept = torch.where(keep, ordered, 0.0)
-    return torch.zeros_like(probabilities).scatter_(0, order, kept / kept.sum())
+        # Tokens under this share are less than 1 - top_p all together, so the smallest set has none of them.
+        least = max(least, float((1 - how.top_p) * whole / len(shares)))
+    ids = np.flatnonzero(shares >= np.float32(min(least, 1.0)))
+    kept = shares[ids]
+    if how.top_k or how.top_p < 1:
+        best = np.sort(kept)[::-1][: how.top_k or None]
+        if how.top_p < 1:  # the token that crosses the line stays
+            best = best[: 1 + int(np.searchsorted(best.cumsum(dtype=np.float64), how.top_p * whole))]
+        if len(best) < len(kept):
+            inside = kept > best[-1]
+            inside[np.flatnonzero(kept == best[-1])[: len(best) - np.count_nonzero(inside)]] = True
+            ids, kept = ids[inside], kept[inside]
+    probabilities = kept.astype(np.float64)
+    return ids, probabilities / probabilities.sum()
 
 
-def penalize(logits: Tensor, seen: Sequence[int], penalty: float) -> Tensor:
-    """Logits with those of `seen` tokens divided (if positive) or multiplied (if negative) by `penalty`."""
-    if penalty == 1 or not seen:
-        return logits
-    ids = torch.tensor(sorted(set(seen)))
-    values = logits[ids]
-    return logits.index_put((ids,), torch.where(values > 0, values / penalty, values * penalty))
+def distribution(logits: np.ndarray, seen: Sequence[int], how: Sampling) -> np.ndarray:
+    """(V,) fp64: the probabilities of all tokens, see `candidates`."""
+    probabilities = np.zeros(len(logits))
+    ids, kept = candidates(logits, seen, how)
+    probabilities[ids] = kept
+    return probabilities
 
 
-def choose(logits: Tensor, seen: Sequence[int], how: Sampling, generator: torch.Generator) -> int:
+def choose(logits: np.ndarray, seen: Sequence[int], how: Sampling, generator: np.random.Generator) -> int:
     """The next token. logits: (V,) fp32; tokens that must not come have -inf."""
     if how.temperature == 0:
         return int(penalize(logits, seen, how.repetition_penalty).argmax())
-    return int(torch.multinomial(distribution(logits, seen, how), 1, generator=generator))
+    ids, probabilities = candidates(logits, seen, how)
+    place = int(np.searchsorted(probabilities.cumsum(), generator.random(), side="right"))
+    return int(ids[min(place, len(ids) - 1)])
+
+
+def log_probabilities(logits: np.ndarray) -> np.ndarray:
+    """(V,) fp64: ln softmax(logits), what the network itself says of each token."""
+    relative = (logits - logits.max()).astype(np.float64)
+    result: np.ndarray = relative - np.log(np.exp(relative).sum())
+    return result
+
+
+def most_likely(log_probabilities: np.ndarray, count: int) -> list[tuple[int, float]]:
+    """The `count` most likely tokens with their log-probabilities, best first."""
+    count = min(count, len(log_probabilities))
+    if count < 1:
+        return []
+    least = np.partition(log_probabilities, -count)[-count]
+    ids = np.flatnonzero(log_probabilities >= least)
+    best = ids[np.argsort(-log_probabilities[ids], kind="stable")[:count]]
+    return [(int(token), float(log_probabilities[token])) for token in best]
