@@ -139,6 +139,7 @@ def shape_of(wanted: settings_module.Model, size: str, vocabulary: int, factors:
         hidden=wanted.hidden or _multiple(width * 8 / 3, 64 if width >= 256 else 16),
         context=wanted.context or context,
         rope_base=wanted.rope_base,
+        norm_epsilon=wanted.norm_epsilon,
         factor_scale=wanted.factor_scale,
         factors=factors if wanted.factor_scale else 0,
         rotary=wanted.rotary,
