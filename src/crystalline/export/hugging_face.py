@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 from crystalline.errors import EXIT_SYSTEM, UserError
 from crystalline.export.about import card
 from crystalline.export.layout import to_config
+from crystalline.model.checkpoints import WEIGHTS
 from crystalline.model.shape import Shape
 from crystalline.run_folder import write_json, write_text
 from crystalline.settings import Generation
@@ -50,12 +52,13 @@ def write(
             "use --precision fp32 or bf16",
         )
     try:
-        save_file(rounded, folder / "model.safetensors", {"format": "pt"})
+        save_file(rounded, folder / WEIGHTS, {"format": "pt"})
     except SafetensorError as error:  # the library's wrapping of an OSError
         raise UserError(
             f"could not write {folder.parent}", str(error), "free some disk space, then give the same command again",
             EXIT_SYSTEM,
         ) from error  # fmt: skip
+    shutil.copymode(folder / "config.json", folder / WEIGHTS)  # the library lets only the owner read it
 
 
 def chat_template(tokenizer: Tokenizer) -> str:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from crystalline.errors import EXIT_USAGE, UserError
+from crystalline.errors import EXIT_DAMAGED, EXIT_USAGE, UserError, is_out_of_memory
 from crystalline.model.checkpoints import WEIGHTS, read_recipe
 from crystalline.model.shape import Shape
 from crystalline.model.transformer import Transformer, build
@@ -26,11 +27,21 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 def read_model(folder: Path, dtype: torch.dtype | None = None) -> Transformer:
     """The network of a checkpoint folder, ready to predict in `dtype`, or in the precision it was trained in."""
     recipe = read_recipe(folder)
-    shape = Shape(**recipe["shape"])
-    if dtype is None:
-        dtype = torch.bfloat16 if recipe["settings"]["training"]["precision"] == "bf16" else torch.float32
-    model = build(shape, TokenCodes.load(folder), dtype)
-    model.load_state_dict(read_weights(folder))
+    try:
+        shape = Shape(**recipe["shape"])
+        if dtype is None:
+            dtype = torch.bfloat16 if recipe["settings"]["training"]["precision"] == "bf16" else torch.float32
+        model = build(shape, TokenCodes.load(folder), dtype)
+        model.load_state_dict(read_weights(folder))
+    except (KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"could not load the model in {folder}",
+            f"its files do not fit each other, or another version has written them: {error}",
+            "use the version of crystalline that wrote it, or restore it from a backup",
+            EXIT_DAMAGED,
+        ) from error
     model.embedding.hold(dtype)
     return model.eval().requires_grad_(False)
 

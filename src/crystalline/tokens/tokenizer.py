@@ -184,7 +184,7 @@ class Tokenizer:
             ) from error
 
     def save(self, folder: Path) -> None:
-        """Write `folder`/tokenizer.json, a standard Hugging Face file; if it was imported tokenizer_config.json too."""
+        """Write `folder`/tokenizer.json, a standard Hugging Face file; if imported, tokenizer_config.json too."""
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / FILE, self._engine.to_str(pretty=True))
         if not self.is_own:
