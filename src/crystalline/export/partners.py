@@ -66,9 +66,9 @@ def llama_cpp(path: Path, said: Probe, lossless: bool) -> Comparison:
     from llama_cpp import Llama
 
     most = max(len(said.text), len(said.prompt) + len(said.greedy))
-    model: Any = Llama(
-        str(path), n_ctx=most, n_batch=most, logits_all=True, n_gpu_layers=0, flash_attn=False, verbose=False
-    )
+    # Its cache of keys and values is fp16 unless it is told otherwise (0: fp32).
+    precise = {"type_k": 0, "type_v": 0, "flash_attn": False}
+    model: Any = Llama(str(path), n_ctx=most, n_batch=most, logits_all=True, n_gpu_layers=0, verbose=False, **precise)
 
     def logits(tokens: Sequence[int]) -> NDArray[np.float32]:
         model.reset()
