@@ -103,6 +103,11 @@ def test_what_is_compressed_or_not_listed_is_refused(file, tmp_path):
         archive.writestr("more.json", "0" * 10_000_000)
     with pytest.raises(UserError, match=r"more\.json is compressed"):
         packed.unpack(tmp_path / "bad.cllm")
+    shutil.copy(file, tmp_path / "more.cllm")
+    with zipfile.ZipFile(tmp_path / "more.cllm", "a") as archive:
+        archive.writestr("tokenizer_config.json", "{}")
+    with pytest.raises(UserError, match=r"tokenizer_config\.json has no checksum"):
+        packed.unpack(tmp_path / "more.cllm")
     with zipfile.ZipFile(file) as old, zipfile.ZipFile(tmp_path / "less.cllm", "w") as new:
         for info in old.infolist():
             if info.filename != "codes.json":

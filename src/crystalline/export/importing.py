@@ -121,18 +121,16 @@ def _hugging_face(source: Path, folder: Path, context: int | None) -> Imported:
             f"it was made for {config['max_position_embeddings']:,} tokens at once; this run uses {theirs.context:,} "
             "(--context N for another number)"
         )
-    tensors = _tensors(source, config)
-    codes = TokenCodes.build(tokenizer)
-    shape = replace(theirs, vocabulary=tokenizer.vocabulary_size, factors=codes.factor_count)
-    sized = layout.qwen3_sizes(theirs)[TABLE]
-    if TABLE in tensors and tuple(tensors[TABLE].shape) == sized:
-        tensors[TABLE] = tensors[TABLE][: shape.vocabulary]
-    weights = layout.from_qwen3(tensors, shape)
+    weights = layout.from_qwen3(_tensors(source, config), theirs)
     if bad := [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]:
         raise UserError(
             f"could not import {source}", f"weights in {', '.join(bad[:3])} are no numbers (NaN or infinite)",
             "get the model again, or import another one", EXIT_DAMAGED,
         )  # fmt: skip
+    codes = TokenCodes.build(tokenizer)
+    shape = replace(theirs, vocabulary=tokenizer.vocabulary_size, factors=codes.factor_count)
+    weights["embedding.own"] = weights["embedding.own"][: shape.vocabulary].contiguous()
+    weights["embedding.factors"] = torch.zeros(shape.factors, shape.width)
     values = _model_settings(shape)
     # Read with the limits of settings, so that what cannot be trained is told now.
     settings = settings_module.load(None, {}, {**values, "training.precision": "fp32"})

@@ -44,7 +44,7 @@ def to_qwen3(model: Transformer) -> dict[str, Tensor]:
 
 
 def from_qwen3(tensors: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
-    """The inverse: name in this package -> fp32 tensor, for a network whose factors, if any, are zero.
+    """The inverse, for a network without prime factors: name in this package -> fp32 tensor.
 
     Raises UserError when tensors are missing, too many, or of another size than `shape` says.
     """
@@ -71,8 +71,6 @@ def from_qwen3(tensors: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]
             [tensors[f"{theirs}mlp.{name}_proj.weight"] for name in ("gate", "up")]
         )
         found |= {ours + our_name: tensors[f"{theirs}{name}.weight"] for name, our_name in _IN_LAYER.items()}
-    if shape.factors:
-        found["embedding.factors"] = torch.zeros(shape.factors, shape.width)
     return {name: tensor.float().contiguous() for name, tensor in found.items()}
 
 

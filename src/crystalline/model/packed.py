@@ -83,6 +83,9 @@ def unpack(path: Path) -> Path:
             raise _unreadable(path, str(error)) from error
     if reason := damage(folder):
         raise _unreadable(path, reason.replace(f"{folder}{os.sep}", ""))
+    listed = {line.split("  ", 1)[-1] for line in (folder / SEAL).read_text("utf-8").split("\n")}
+    if more := {file.name for file in folder.iterdir()} - listed - {SEAL}:
+        raise _unreadable(path, f"{', '.join(sorted(more))} has no checksum in it")
     return folder
 
 
