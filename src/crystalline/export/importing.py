@@ -130,7 +130,8 @@ def _hugging_face(source: Path, folder: Path, context: int | None) -> Imported:
     codes = TokenCodes.build(tokenizer)
     shape = replace(theirs, vocabulary=tokenizer.vocabulary_size, factors=codes.factor_count)
     weights["embedding.own"] = weights["embedding.own"][: shape.vocabulary].contiguous()
-    weights["embedding.factors"] = torch.zeros(shape.factors, shape.width)
+    if shape.factors:
+        weights["embedding.factors"] = torch.zeros(shape.factors, shape.width)
     values = _model_settings(shape)
     # Read with the limits of settings, so that what cannot be trained is told now.
     settings = settings_module.load(None, {}, {**values, "training.precision": "fp32"})
