@@ -41,7 +41,9 @@ def test_every_target_is_written_checked_and_told(cllm, model, tmp_path, target,
     assert told.startswith(f"wrote {out}: ")
     assert "read back by plain NumPy: largest logit difference" in told
     assert ("64 of 64 greedy tokens equal" in told) or precision != "fp32"
-    code, again, _ = cllm("export", model, "--to", target, "--precision", precision, "--out", out, "--force", "--json")
+    code, again, _ = cllm(
+        "export", model, "--to", target, "--precision", precision, "--out", out, "--force", "--json"
+    )
     assert code == 0
     found = json.loads(again)
     assert found["target"] == target

@@ -51,7 +51,9 @@ def test_the_metadata_is_what_llama_cpp_wants(files, tokenizer):
     assert tokens[:8] == list(SPECIAL_TOKENS)
     assert {token: id_ for id_, token in enumerate(tokens)} == content["model"]["vocab"]
     assert found["tokenizer.ggml.token_type"] == [3] * 8 + [1] * (len(tokens) - 8)
-    assert [tuple(m.split(" ")) for m in found["tokenizer.ggml.merges"]] == [tuple(m) for m in content["model"]["merges"]]
+    assert [tuple(m.split(" ")) for m in found["tokenizer.ggml.merges"]] == [
+        tuple(m) for m in content["model"]["merges"]
+    ]
     assert "add_generation_prompt" in found["tokenizer.chat_template"]
 
 

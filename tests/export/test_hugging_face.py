@@ -86,7 +86,9 @@ def test_a_chat_is_written_as_chat_writes_it(exported, tmp_path):
     theirs = transformers.AutoTokenizer.from_pretrained(exported)
     turns = [("  Hello there.", "General\nKenobi \n"), ("Why?", "Because.")]
     messages = [
-        {"role": role, "content": text} for turn in turns for role, text in zip(("user", "assistant"), turn, strict=True)
+        {"role": role, "content": text}
+        for turn in turns
+        for role, text in zip(("user", "assistant"), turn, strict=True)
     ]
     messages.append({"role": "user", "content": "And <|eos|> now?"})
     wanted = Conversation(tmp_path / "x.jsonl", turns).prompt("And <|eos|> now?")

@@ -292,7 +292,9 @@ def test_a_head_that_is_equal_counts_as_tied(own, tmp_path):
     refused(own, "head is not tied", tmp_path)
 
 
-@pytest.mark.parametrize("name", ["../weights.safetensors", "/etc/weights.safetensors", "a/b.safetensors", "x.bin", 7])
+@pytest.mark.parametrize(
+    "name", ["../weights.safetensors", "/etc/weights.safetensors", "a/b.safetensors", "x.bin", 7]
+)
 def test_an_index_cannot_lead_out_of_the_folder(theirs, tmp_path, name):
     folder = shutil.copytree(theirs, tmp_path / "own")
     index = read_json(folder / "model.safetensors.index.json")
@@ -311,7 +313,10 @@ def test_an_index_that_names_a_missing_file(theirs, tmp_path):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda t: t["model"].update(type="WordLevel", unk_token="a", vocab={"a": 0}), "WordLevel|untagged|enum|variant"),
+        (
+            lambda t: t["model"].update(type="WordLevel", unk_token="a", vocab={"a": 0}),
+            "WordLevel|untagged|enum|variant",
+        ),
         (lambda t: t.update(pre_tokenizer={"type": "Whitespace"}), "does not work on bytes"),
         (lambda t: t["pre_tokenizer"]["pretokenizers"][1].update(add_prefix_space=True), "adds a space"),
         (lambda t: t.update(normalizer={"type": "Lowercase"}), "Lowercase"),

@@ -12,7 +12,12 @@ from crystalline.export import layout, reader
 from crystalline.model import store
 from crystalline.tokens.codes import TokenCodes
 
-OPTIONS = [{}, {"kv_heads": 4}, {"kv_heads": 1, "layers": 1}, {"head_width": 32, "rope_base": 1e6, "norm_epsilon": 1e-3}]
+OPTIONS = [
+    {},
+    {"kv_heads": 4},
+    {"kv_heads": 1, "layers": 1},
+    {"head_width": 32, "rope_base": 1e6, "norm_epsilon": 1e-3},
+]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

@@ -90,7 +90,9 @@ def test_the_number_of_workers_changes_nothing(own, expected, workers):
 def test_killed_and_resumed_with_other_workers_it_ends_the_same(own, expected, start):
     for step, workers in [(1, 1), (3, 2), (5, 0)]:
         with start("run", own, "--quiet", "--workers", workers) as command:
-            wait_for(lambda step=step, command=command: last_step(own) >= step or command.process.exitcode is not None)
+            wait_for(
+                lambda step=step, command=command: last_step(own) >= step or command.process.exitcode is not None
+            )
             command.kill(signal.SIGKILL)
     with start("run", own, "--quiet") as command:
         result = command.wait()
@@ -137,7 +139,9 @@ def test_new_parts_begin_where_they_change_nothing(own, tiny_run):
         )
 
 
-@pytest.mark.parametrize("change", [{"model__width": 48}, {"model__layers": 3}, {"model__factor_scale": 0.0}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"model__width": 48}, {"model__layers": 3}, {"model__factor_scale": 0.0}], ids=str
+)
 def test_other_sizes_are_refused(own, change):
     with pytest.raises(UserError, match="does not fit the weights") as error:
         trainer(own, **change)
