@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import make_model
+from exported_models import make_model
 from safetensors.torch import load_file, save_file
 
 from crystalline import UserError, load

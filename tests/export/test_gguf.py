@@ -5,7 +5,7 @@ import unicodedata
 import numpy as np
 import pytest
 import torch
-from conftest import make_model, strings
+from exported_models import make_model, strings
 
 from crystalline.errors import UserError
 from crystalline.export import check, gguf, layout, reader
@@ -139,7 +139,7 @@ def test_llama_cpp_gives_the_same_logits_and_64_greedy_tokens(llama, model, toke
     there = np.array(theirs.scores[: len(said.text)])
     assert float(np.abs(there - said.logits).max()) <= 1e-5 * float(np.abs(said.logits).max())
     assert len(said.greedy) == 64
-    never = {id_: -1e9 for id_ in tokenizer.special_tokens}
+    never = dict.fromkeys(tokenizer.special_tokens, -1000000000.0)
     made = theirs.generate(
         said.prompt, temp=0, repeat_penalty=1.0,
         logits_processor=[lambda ids, scores: scores + [never.get(i, 0.0) for i in range(len(scores))]],

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import strings
+from exported_models import strings
 
 from crystalline.export.exporting import export
 from crystalline.export.hugging_face import CHAT_TEMPLATE

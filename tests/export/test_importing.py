@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import make_model, strings
+from exported_models import make_model, strings
 from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -16,6 +16,7 @@ from crystalline.export.exporting import export
 from crystalline.export.gguf import PRE_TOKENIZERS
 from crystalline.export.importing import import_model
 from crystalline.model import store
+from crystalline.pipeline import runner
 from crystalline.run_folder import RunFolder, read_json, write_json
 from crystalline.tokens.codes import TokenCodes
 from crystalline.tokens.tokenizer import BYTE_OF_SYMBOL
@@ -69,8 +70,6 @@ def theirs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def imported(theirs, tmp_path_factory):
     """RUN of `cllm import`, without a text."""
-    from crystalline.pipeline import runner
-
     return runner.import_model(theirs, tmp_path_factory.mktemp("run") / "run", [])[0].root
 
 
@@ -95,8 +94,6 @@ def rewrite(folder, change):
 
 def refused(folder, match, tmp_path):
     with pytest.raises(UserError, match=match) as error:
-        from crystalline.pipeline import runner
-
         runner.import_model(folder, tmp_path / "new-run", [])
     assert not (tmp_path / "new-run").exists()
     assert error.value.fix

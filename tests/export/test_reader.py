@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 import torch
-from conftest import make_model
+from exported_models import make_model
 
 from crystalline.export import layout, reader
 from crystalline.model import store

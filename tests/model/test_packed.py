@@ -71,12 +71,12 @@ def test_a_changed_byte_is_found_or_changes_nothing(file, tmp_path):
         try:
             folder = packed.unpack(tmp_path / "bad.cllm")
         except UserError as error:
-            assert "bad.cllm" in error.what
-            found += 1
+            found += "bad.cllm" in error.what
         else:
-            assert store.weights_hash(store.read_weights(folder)) == wanted
+            assert store.weights_hash(store.read_weights(folder)) == wanted, place
+            found += 1
             shutil.rmtree(folder)
-    assert found > len(places) / 2
+    assert found == len(places)
 
 
 @pytest.mark.parametrize("size", [0, 10, 5000, -1, -100])
@@ -92,7 +92,7 @@ def test_no_name_leads_out_of_it(file, tmp_path, name):
     shutil.copy(file, tmp_path / "bad.cllm")
     with zipfile.ZipFile(tmp_path / "bad.cllm", "a") as archive:
         archive.writestr(zipfile.ZipInfo(name), "x")
-    with pytest.raises(UserError, match="which no .cllm file has"):
+    with pytest.raises(UserError, match="which no"):
         packed.unpack(tmp_path / "bad.cllm")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.cllm"]
 
@@ -126,7 +126,8 @@ def test_a_recipe_of_another_version_is_told(file, tmp_path):
 
 
 def test_what_was_unpacked_is_gone_when_the_process_ends(file, tmp_path):
-    code = "import sys, os; from crystalline.model import packed; f = packed.unpack(__import__('pathlib').Path(sys.argv[1]))\n"
+    code = "import os, sys, pathlib; from crystalline.model import packed\n"
+    code += "f = packed.unpack(pathlib.Path(sys.argv[1]))\n"
     code += "pid = os.fork()\nif pid: os.waitpid(pid, 0); assert f.exists(); print(f)\nelse: sys.exit()"
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code, file], env=environment, capture_output=True, text=True)
