@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,6 @@ def write(
             f"could not write {folder.parent}", str(error), "free some disk space, then give the same command again",
             EXIT_SYSTEM,
         ) from error  # fmt: skip
-    shutil.copymode(folder / "config.json", folder / WEIGHTS)  # the library lets only the owner read it
 
 
 def chat_template(tokenizer: Tokenizer) -> str:
