@@ -25,7 +25,7 @@ def files(model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tensors(model):
-    return layout.to_qwen3(store.read_model(model, torch.float32))
+    return layout.to_plain(store.read_model(model, torch.float32))
 
 
 def fields(path):
@@ -169,6 +169,16 @@ def test_llama_cpp_cuts_text_into_the_same_tokens(llama, tokenizer):
         assert tokenizer.decode_bytes(ids) == text.encode()
         differ += ids != tokenizer.encode(text)
     assert differ < len(others)
+
+
+def test_without_norms_of_queries_and_keys_it_is_a_llama(tokenizer, tmp_path):
+    pytest.importorskip("llama_cpp")
+    folder = make_model(tmp_path / "m", tokenizer, qk_norm=False)
+    for precision in ("fp32", "q8_0"):
+        made = export(folder, "gguf", tmp_path / f"{precision}.gguf", precision, verify=True)
+        assert [one.equal for one in made.checks] == [True, True]
+    assert fields(made.path)["general.architecture"] == "llama"
+    assert fields(made.path)["llama.rope.freq_base"] == 5000.0
 
 
 def test_verify_asks_llama_cpp(llama, model, tmp_path):

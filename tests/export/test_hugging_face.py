@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from exported_models import strings
+from exported_models import make_model, strings
 
 from crystalline.export.exporting import export
 from crystalline.export.hugging_face import CHAT_TEMPLATE
@@ -57,6 +57,18 @@ def test_64_greedy_tokens_are_equal(theirs, ours, tokenizer):
     made = theirs.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=64, min_new_tokens=64)
     never = [*hidden, tokenizer.eos]  # min_new_tokens keeps the end away
     assert made[0].tolist() == greedy(ours, prompt, 64, never)
+
+
+def test_without_norms_of_queries_and_keys_it_is_a_llama(tokenizer, tmp_path):
+    folder = make_model(tmp_path / "m", tokenizer, qk_norm=False)
+    made = export(folder, "hf", tmp_path / "out", verify=True)
+    assert [one.equal for one in made.checks] == [True, True]
+    theirs, ours = transformers.AutoModelForCausalLM.from_pretrained(made.path), store.read_model(folder)
+    assert type(theirs).__name__ == "LlamaForCausalLM"
+    text = torch.randint(0, 700, (1, 96), generator=torch.Generator().manual_seed(3))
+    with torch.inference_mode():
+        here, there = ours(text), theirs(text).logits
+    assert float((here - there).abs().max()) <= 1e-5 * float(here.abs().max())
 
 
 @pytest.mark.parametrize("precision", ["bf16", "f16"])

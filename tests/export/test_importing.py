@@ -203,13 +203,81 @@ def test_context_is_what_was_asked_for(cllm, theirs, tmp_path):
     assert "context = 64" in RunFolder(tmp_path / "b").settings.read_text()
 
 
+# --- the Llama family --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["digits, GPT-2", "GPT-2", "Llama 3"])
+def llama(request, tmp_path_factory):
+    """A small network of the Llama family, with a tokenizer as SmolLM2, GPT-2 or Llama 3 have it."""
+    folder = tmp_path_factory.mktemp("llama") / "Tiny-Llama"
+    whole_words = request.param == "Llama 3"
+    engine = Tokenizer(models.BPE(ignore_merges=whole_words))
+    parts = [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not whole_words)]
+    if whole_words:
+        llama_3 = [rule for rule, name in PRE_TOKENIZERS.items() if name == "dbrx"][1]
+        parts.insert(0, pre_tokenizers.Split(Regex(llama_3), behavior="isolated"))
+    elif request.param != "GPT-2":
+        parts.insert(0, pre_tokenizers.Digits(individual_digits=True))
+    engine.pre_tokenizer, engine.decoder = pre_tokenizers.Sequence(parts), decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=520, initial_alphabet=list(BYTE_OF_SYMBOL), special_tokens=special, show_progress=False
+    )
+    engine.train_from_iterator([open(__file__).read() * 3], trainer)
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=engine, eos_token="<|im_end|>", bos_token="<|im_start|>"
+    )
+    config = transformers.LlamaConfig(
+        vocab_size=engine.get_vocab_size(), hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128, rms_norm_eps=1e-5,
+        tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 1e5},
+    )  # fmt: skip
+    torch.manual_seed(1)
+    model = transformers.LlamaForCausalLM(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.1)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_llama_is_imported_and_comes_back(llama, tmp_path):
+    run = runner.import_model(llama, tmp_path / "run", [])[0].root
+    here, there = load(run), transformers.AutoModelForCausalLM.from_pretrained(llama)
+    assert not here.model.shape.qk_norm
+    assert here.model.shape.norm_epsilon == 1e-5
+    text = torch.randint(0, here.tokenizer.vocabulary_size, (2, 100), generator=torch.Generator().manual_seed(4))
+    with torch.inference_mode():
+        mine, wanted = here.model(text), there(text).logits
+    assert float((mine - wanted).abs().max()) <= 1e-5 * float(wanted.abs().max())
+    tokenizer = transformers.AutoTokenizer.from_pretrained(llama)
+    for string in strings():
+        assert here.tokenizer.encode(string) == tokenizer.encode(
+            string, add_special_tokens=False, split_special_tokens=True
+        )
+    back = export(run, "hf", tmp_path / "back").path
+    again, before = (load_file(folder / "model.safetensors") for folder in (back, llama))
+    assert all(torch.equal(again[name], tensor) for name, tensor in before.items() if name != "lm_head.weight")
+
+
+def test_llama_cpp_reads_an_imported_llama(llama, tmp_path):
+    llama_cpp = pytest.importorskip("llama_cpp")
+    run = runner.import_model(llama, tmp_path / "run", [])[0].root
+    made = export(run, "gguf", tmp_path / "x.gguf", verify=True)
+    theirs, here = llama_cpp.Llama(str(made.path), n_gpu_layers=0, verbose=False), load(run).tokenizer
+    for text in strings():
+        assert theirs.tokenize(text.encode(), add_bos=False, special=False) == here.encode(text), text
+
+
 # --- what cannot be imported is told, and leaves nothing ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"model_type": "llama"}, "'llama': its attention does not norm"),
+        ({"model_type": "llama"}, "self_attn.k_norm.weight is not known"),
+        ({"model_type": "llama", "mlp_bias": True}, "mlp_bias is not"),
         ({"model_type": "gpt2"}, "'gpt2'"),
         ({"model_type": None}, "model_type is None"),
         ({"attention_bias": True}, "attention_bias is not"),

@@ -181,6 +181,21 @@ def test_one_file_gives_the_same_run(tiny_run, tiny_text, tmp_path, expected):
     assert hashes(root) == expected
 
 
+def test_a_network_without_norms_of_queries_and_keys_trains_as_reproducibly(tiny_text, tmp_path):
+    """The form of Llama, whose heads are split by PyTorch and not by a kernel."""
+    sizes = {"layers": 2, "width": 32, "heads": 2, "context": 32, "qk_norm": False}
+    found = []
+    for workers in (0, 2):
+        root = runner.new(
+            tmp_path / str(workers), [str(tiny_text)],
+            **{**QUICK, "tokenizer.vocabulary_size": 400, **{f"model.{name}": value for name, value in sizes.items()}},
+        ).root  # fmt: skip
+        runner.run(root, {"training.workers": workers})
+        found.append(hashes(root))
+    assert found[0] == found[1]
+    assert not any("query_norm" in name for name in store.read_weights(checkpoints.find(root)))
+
+
 def test_a_harmed_vocabulary_is_mended_from_the_checkpoint(own):
     runner.run(own, {"training.workers": 0})
     before = {path.name: path.read_bytes() for path in (own / "tokenizer").iterdir()}

@@ -10,12 +10,12 @@ from crystalline.errors import EXIT_OK
 EXAMPLES = """example:
   cllm import ~/models/Qwen3-0.6B my-model --from ~/Documents
   cllm import friends-model.cllm my-model --from ~/Documents
-  cllm import ~/models/Qwen3-0.6B my-model --context 512 --set optimizer.name=adamw"""
+  cllm import ~/models/SmolLM2-135M my-model --context 512 --set optimizer.name=adamw"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", metavar="SOURCE", help="a Hugging Face folder (Qwen3 family), a .cllm file, or another run"
+        "source", metavar="SOURCE", help="a Hugging Face folder (Qwen3, Llama), a .cllm file, or another run"
     )
     parser.add_argument("run", metavar="RUN", help="the run folder to make")
     parser.add_argument(

@@ -47,7 +47,7 @@ VERBS = {
     "generate": "continue a text",
     "chat": "talk to a model in the terminal",
     "export": "write a model for other programs: Hugging Face, llama.cpp (GGUF), or all of it in one file",
-    "import": "make a run that starts from a model: a Hugging Face folder of the Qwen3 family, or a .cllm file",
+    "import": "make a run that starts from a model: a Hugging Face folder (Qwen3, Llama), or a .cllm file",
     "models": "list the models below a folder",
     "hash": "print the SHA-256 of a model's weights",
     "lattice": "prime codes, families, neighbours and a map of tokens; numbers",

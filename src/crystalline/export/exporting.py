@@ -143,7 +143,7 @@ def _see_that_it_is_free(path: Path, target: Target, force: bool) -> None:
 
 
 def _hugging_face(part: Path, source: _Source, precision: str, verify: bool) -> tuple[list[Comparison], list[str]]:
-    tensors, shape = layout.to_qwen3(source.model), source.model.shape
+    tensors, shape = layout.to_plain(source.model), source.model.shape
     defaults = checkpoints.generation_defaults(source.folder)
     hugging_face.write(part, tensors, shape, source.tokenizer, defaults, precision, source.about)
     sizes, weights = reader.read_folder(part)
@@ -155,7 +155,7 @@ def _hugging_face(part: Path, source: _Source, precision: str, verify: bool) -> 
 
 
 def _gguf(part: Path, source: _Source, precision: str, verify: bool) -> tuple[list[Comparison], list[str]]:
-    tensors, shape = layout.to_qwen3(source.model), source.model.shape
+    tensors, shape = layout.to_plain(source.model), source.model.shape
     template = hugging_face.chat_template(source.tokenizer)
     remarks = gguf.write(part, tensors, shape, source.tokenizer, precision, source.about, template)
     sizes, weights = reader.read_gguf(part)
@@ -170,7 +170,7 @@ def _checked(source: _Source, sizes: reader.Sizes, weights: dict[str, reader.Arr
     """Compare what was read back with the model, weight by weight and in what it says."""
     original = {
         name.removeprefix("model.").removesuffix(".weight"): tensor.numpy()
-        for name, tensor in layout.to_qwen3(source.model).items()
+        for name, tensor in layout.to_plain(source.model).items()
     }
     check.check_rounding(weights, original, precision)
     said = check.probe(source.model, source.tokenizer)

@@ -1,4 +1,4 @@
-"""Writing GGUF, the file of llama.cpp and the programs around it: version 3, architecture qwen3.
+"""Writing GGUF, the file of llama.cpp and the programs around it: version 3, architecture qwen3 or llama.
 
 The format: github.com/ggml-org/ggml/blob/master/docs/gguf.md. Metadata by name, then the tensors' names, sizes, types
 and places, then their bytes, each from a multiple of 32. Matrices are in the precision that was asked for, gains in
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crystalline.errors import UserError
+from crystalline.export import layout
 from crystalline.model.shape import Shape
 from crystalline.tokens.tokenizer import SPLIT, Tokenizer
 
@@ -41,7 +42,10 @@ PRE_TOKENIZERS = {
     SPLIT: "dbrx",
     rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}{_REST}": "dbrx",
     rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{_REST}": "qwen2",
+    "GPT-2": "gpt-2",
+    "digits, GPT-2": "smollm",
 }
+WHOLE_WORDS = {"dbrx": "llama-bpe"}  # the same rule, where a word that is a token is one without merging
 INEXACT = {SPLIT: "words with combining marks, such as a letter and U+0301, may be cut into other tokens there"}
 
 
@@ -53,12 +57,12 @@ def write(
 
     precision: of the matrices, a key of TENSOR_TYPES. about: name, license of the model.
     """
-    split = _split(tokenizer)
+    split, pre = _split(tokenizer)
     remarks = [INEXACT[split]] if split in INEXACT else []
     kinds = {name: _kind(tensor, precision) for name, tensor in tensors.items()}
     if odd := [_name(n) for n, t in tensors.items() if t.dim() > 1 and kinds[n] != precision]:
         remarks.append(f"{len(odd)} matrices ({odd[0]}, ...) are f16: their rows are no multiple of {BLOCK}")
-    metadata = dict(_metadata(shape, tokenizer, PRE_TOKENIZERS[split], precision, about, chat_template))
+    metadata = dict(_metadata(shape, tokenizer, pre, precision, about, chat_template))
     with open(path, "wb") as file:
         file.write(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata)))
         for key, (type_, value) in metadata.items():
@@ -71,9 +75,16 @@ def write(
             offset += _aligned(_length(tensor, kinds[name]))
         _pad(file)
         for name, tensor in tensors.items():
-            file.write(encode(tensor.numpy(), kinds[name]))
+            file.write(encode(_ordered(name, tensor, shape).numpy(), kinds[name]))
             _pad(file)
     return remarks
+
+
+def _ordered(name: str, tensor: Tensor, shape: Shape) -> Tensor:
+    """The rows as llama.cpp wants them: in a llama it turns neighbours in a head, not what is half a head apart."""
+    if shape.qk_norm or not name.endswith(("q_proj.weight", "k_proj.weight")):
+        return tensor
+    return tensor.unflatten(0, (-1, 2, shape.head_width // 2)).transpose(1, 2).reshape(tensor.shape)
 
 
 def encode(numbers: NDArray[np.float32], kind: str) -> bytes:
@@ -111,7 +122,8 @@ def _metadata(
     shape: Shape, tokenizer: Tokenizer, pre: str, precision: str, about: dict[str, Any], chat_template: str
 ) -> Iterator[tuple[str, tuple[int, Any]]]:
     """key -> (type, value). Types: 4 uint32, 6 float32, 7 bool, 8 string, 9 array, as (type of its items, items)."""
-    yield "general.architecture", (8, "qwen3")
+    kind = layout.kind(shape)
+    yield "general.architecture", (8, kind)
     yield "general.type", (8, "model")
     yield "general.name", (8, about["name"])
     if about.get("license"):
@@ -126,9 +138,9 @@ def _metadata(
         "attention.value_length": shape.head_width, "rope.dimension_count": shape.head_width,
     }  # fmt: skip
     for name, number in sizes.items():
-        yield f"qwen3.{name}", (4, number)
-    yield "qwen3.attention.layer_norm_rms_epsilon", (6, shape.norm_epsilon)
-    yield "qwen3.rope.freq_base", (6, shape.rope_base)
+        yield f"{kind}.{name}", (4, number)
+    yield f"{kind}.attention.layer_norm_rms_epsilon", (6, shape.norm_epsilon)
+    yield f"{kind}.rope.freq_base", (6, shape.rope_base)
     content = tokenizer.content()
     symbols = {id_: symbol for symbol, id_ in content["model"]["vocab"].items()}
     kinds = [NORMAL] * shape.vocabulary
@@ -150,14 +162,26 @@ def _metadata(
     yield "tokenizer.chat_template", (8, chat_template)
 
 
-def _split(tokenizer: Tokenizer) -> str:
-    """The rule by which text is cut. UserError when llama.cpp has none like it."""
+def _split(tokenizer: Tokenizer) -> tuple[str, str]:
+    """The rule by which text is cut, and its name in llama.cpp. UserError when that has none like it."""
     content = tokenizer.content()
-    model, pre = content["model"], content["pre_tokenizer"]
-    parts = pre["pretokenizers"] if pre["type"] == "Sequence" else [pre]
-    rules = [part["pattern"].get("Regex") for part in parts if part["type"] == "Split"]
-    if len(rules) == 1 and rules[0] in PRE_TOKENIZERS and not model.get("ignore_merges"):
-        return str(rules[0])
+    pre, whole_words = content["pre_tokenizer"], bool(content["model"].get("ignore_merges"))
+    rules = []
+    for part in pre["pretokenizers"] if pre["type"] == "Sequence" else [pre]:
+        if part["type"] == "Split":
+            rules.append(str(part["pattern"].get("Regex")))
+        elif part["type"] == "Digits" and part["individual_digits"]:
+            rules.append("digits")
+        elif part["type"] != "ByteLevel":
+            rules.append(part["type"])
+        elif part["use_regex"]:
+            rules.append("GPT-2")
+    rule = ", ".join(rules)
+    name = PRE_TOKENIZERS.get(rule)
+    if whole_words:
+        name = WHOLE_WORDS.get(name or "")
+    if name is not None:
+        return rule, name
     raise UserError(
         "could not write this tokenizer as GGUF",
         "llama.cpp is not known to have its way of cutting text",

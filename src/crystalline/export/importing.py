@@ -121,7 +121,7 @@ def _hugging_face(source: Path, folder: Path, context: int | None) -> Imported:
             f"it was made for {config['max_position_embeddings']:,} tokens at once; this run uses {theirs.context:,} "
             "(--context N for another number)"
         )
-    weights = layout.from_qwen3(_tensors(source, config), theirs)
+    weights = layout.from_plain(_tensors(source, config), theirs)
     if bad := [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]:
         raise UserError(
             f"could not import {source}", f"weights in {', '.join(bad[:3])} are no numbers (NaN or infinite)",
@@ -294,7 +294,7 @@ def _tensors(source: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
         raise UserError(
             f"could not import {source}",
             "its head is not tied to its table of token vectors, as that of the networks here is",
-            "import a model with tie_word_embeddings, such as the smaller ones of the Qwen3 family",
+            "import a model with tie_word_embeddings, as the smaller ones of these families are",
             EXIT_USAGE,
         )
     return found
@@ -302,6 +302,7 @@ def _tensors(source: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _model_settings(shape: Shape) -> dict[str, Any]:
     names = ("layers", "width", "heads", "kv_heads", "head_width", "hidden", "context", "rope_base", "norm_epsilon")
+    names = (*names, "qk_norm")
     values = {f"model.{name}": getattr(shape, name) for name in names}
     # The name decides nothing any more but how many sequences a position has.
     return values | {"model.size": min(SIZES, key=lambda size: abs(np.log(_number(size) / shape.parameters)))}

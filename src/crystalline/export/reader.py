@@ -32,7 +32,8 @@ class Sizes:
 
 
 def logits(sizes: Sizes, weights: Mapping[str, Array], tokens: Sequence[int]) -> Array:
-    """(T,) tokens -> (T, V): Qwen3 as its report has it (arXiv 2505.09388), all tokens at once.
+    """(T,) tokens -> (T, V): Qwen3 as its report has it (arXiv 2505.09388), all tokens at once; without norms of
+    queries and keys among the weights it is Llama.
 
     weights: by their names in a Qwen3 checkpoint, without "model." before and ".weight" after.
     """
@@ -43,6 +44,8 @@ def logits(sizes: Sizes, weights: Mapping[str, Array], tokens: Sequence[int]) ->
     future = np.triu(np.full((time, time), -np.inf, np.float32), 1)
 
     def norm(x: Array, name: str) -> Array:
+        if name not in w and name.endswith(("q_norm", "k_norm")):
+            return x
         mean: Array = np.mean(x * x, axis=-1, keepdims=True)
         normed: Array = x / np.sqrt(mean + np.float32(s.epsilon)) * w[name]
         return normed
@@ -129,8 +132,9 @@ def read_checkpoint(
         parts = {"self_attn.q_proj": q, "self_attn.k_proj": k, "self_attn.v_proj": v}
         parts |= {"mlp.gate_proj": gate, "mlp.up_proj": up, "mlp.down_proj": tensors[f"{ours}feed_forward.down"]}
         parts |= {"self_attn.o_proj": tensors[f"{ours}attention.output"]}
-        parts |= {"self_attn.q_norm": tensors[f"{ours}attention.query_norm.gain"]}
-        parts |= {"self_attn.k_norm": tensors[f"{ours}attention.key_norm.gain"]}
+        if shape.get("qk_norm", True):
+            parts |= {"self_attn.q_norm": tensors[f"{ours}attention.query_norm.gain"]}
+            parts |= {"self_attn.k_norm": tensors[f"{ours}attention.key_norm.gain"]}
         parts |= {"input_layernorm": tensors[f"{ours}attention_norm.gain"]}
         parts |= {"post_attention_layernorm": tensors[f"{ours}feed_forward_norm.gain"]}
         found |= {theirs + name: tensor for name, tensor in parts.items()}
@@ -151,14 +155,20 @@ _QWEN3 = {
 
 
 def read_gguf(path: Path) -> tuple[Sizes, dict[str, Array]]:
-    """Sizes and weights of a GGUF file (version 3, architecture qwen3)."""
+    """Sizes and weights of a GGUF file (version 3, architecture qwen3 or llama)."""
     metadata, tensors = gguf_contents(path)
+    kind = metadata["general.architecture"]
     names = ("block_count", "attention.head_count", "attention.head_count_kv", "attention.key_length")
-    values = [metadata[f"qwen3.{name}"] for name in names]
-    values += [metadata["qwen3.attention.layer_norm_rms_epsilon"], metadata["qwen3.rope.freq_base"]]
+    values = [metadata[f"{kind}.{name}"] for name in names]
+    values += [metadata[f"{kind}.attention.layer_norm_rms_epsilon"], metadata[f"{kind}.rope.freq_base"]]
     sizes = Sizes(*values)
     found = {}
     for name, tensor in tensors.items():
+        if kind == "llama" and name.endswith(
+            ("attn_q.weight", "attn_k.weight")
+        ):  # pairs to turn are neighbours there
+            rows = tensor.reshape(-1, sizes.head_width // 2, 2, tensor.shape[1])
+            tensor = np.ascontiguousarray(rows.swapaxes(1, 2).reshape(tensor.shape))
         *layer, last = name.removesuffix(".weight").split(".")
         found[f"layers.{layer[1]}.{_QWEN3[last]}" if layer else _QWEN3[last]] = tensor
     return sizes, found
