@@ -188,7 +188,7 @@ def test_a_network_without_norms_of_queries_and_keys_trains_as_reproducibly(tiny
     for workers in (0, 2):
         root = runner.new(
             tmp_path / str(workers), [str(tiny_text)],
-            **{**QUICK, "tokenizer.vocabulary_size": 400, **{f"model.{name}": value for name, value in sizes.items()}},
+            **{**QUICK, "tokenizer.vocabulary_size": 400, **{f"model.{key}": value for key, value in sizes.items()}},
         ).root  # fmt: skip
         runner.run(root, {"training.workers": workers})
         found.append(hashes(root))

@@ -84,7 +84,8 @@ def _ordered(name: str, tensor: Tensor, shape: Shape) -> Tensor:
     """The rows as llama.cpp wants them: in a llama it turns neighbours in a head, not what is half a head apart."""
     if shape.qk_norm or not name.endswith(("q_proj.weight", "k_proj.weight")):
         return tensor
-    return tensor.unflatten(0, (-1, 2, shape.head_width // 2)).transpose(1, 2).reshape(tensor.shape)
+    half = shape.head_width // 2
+    return tensor.reshape(-1, 2, half, tensor.shape[1]).transpose(1, 2).reshape(tensor.shape)
 
 
 def encode(numbers: NDArray[np.float32], kind: str) -> bytes:

@@ -301,8 +301,8 @@ def _tensors(source: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _model_settings(shape: Shape) -> dict[str, Any]:
-    names = ("layers", "width", "heads", "kv_heads", "head_width", "hidden", "context", "rope_base", "norm_epsilon")
-    names = (*names, "qk_norm")
+    sizes = ("layers", "width", "heads", "kv_heads", "head_width", "hidden", "context")
+    names = (*sizes, "rope_base", "norm_epsilon", "qk_norm")
     values = {f"model.{name}": getattr(shape, name) for name in names}
     # The name decides nothing any more but how many sequences a position has.
     return values | {"model.size": min(SIZES, key=lambda size: abs(np.log(_number(size) / shape.parameters)))}

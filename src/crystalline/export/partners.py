@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,11 +42,10 @@ def require(target: str) -> None:
 
 def transformers(folder: Path, said: Probe, tokenizer: Tokenizer, lossless: bool) -> Comparison:
     """What the transformers library says, in fp32. Its tokenizer must give the same ids, too."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # seconds
-
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    library: Any = importlib.import_module("transformers")  # takes seconds
+    model = library.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     model.train(False)
-    theirs = AutoTokenizer.from_pretrained(folder)
+    theirs = library.AutoTokenizer.from_pretrained(folder)
     for text in (*TEXTS, tokenizer.decode(said.text)):
         if theirs.encode(text, add_special_tokens=False) != tokenizer.encode(text):
             raise UserError(
@@ -63,12 +63,13 @@ def transformers(folder: Path, said: Probe, tokenizer: Tokenizer, lossless: bool
 
 def llama_cpp(path: Path, said: Probe, lossless: bool) -> Comparison:
     """What llama.cpp says."""
-    from llama_cpp import Llama
-
+    library: Any = importlib.import_module("llama_cpp")
     most = max(len(said.text), len(said.prompt) + len(said.greedy))
     # Its cache of keys and values is fp16 unless it is told otherwise (0: fp32).
     precise = {"type_k": 0, "type_v": 0, "flash_attn": False}
-    model: Any = Llama(str(path), n_ctx=most, n_batch=most, logits_all=True, n_gpu_layers=0, verbose=False, **precise)
+    model = library.Llama(
+        str(path), n_ctx=most, n_batch=most, logits_all=True, n_gpu_layers=0, verbose=False, **precise
+    )
 
     def logits(tokens: Sequence[int]) -> NDArray[np.float32]:
         model.reset()
