@@ -284,7 +284,10 @@ def test_any_tokens_get_codes_that_lead_back(tokens):
 
     class Any:
         vocabulary_size = 8 + len(tokens)
-        special_tokens = dict(enumerate(SPECIAL_TOKENS))
+
+        @property
+        def special_tokens(self):
+            return dict(enumerate(SPECIAL_TOKENS))
 
         def token_bytes(self, id_):
             return b"" if id_ < 8 else tokens[id_ - 8]
