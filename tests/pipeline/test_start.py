@@ -114,6 +114,12 @@ def test_the_commands_of_the_report_make_it_again(own, expected, tmp_path, cllm,
     assert cllm("hash", "again")[1].split()[0] == expected[0]
 
 
+def test_a_plan_promises_nothing_of_a_model_it_does_not_know(own, cllm):
+    code, out, err = cllm("plan", own, "--steps", "2000")
+    assert code == 0, err
+    assert "not known, as it starts from a model" in out
+
+
 def test_text_may_come_later(cllm, tiny_run, tiny_text, tmp_path):
     sets = [f"--set={name}={value}" for name, value in QUICK.items()]
     assert cllm("import", tiny_run, tmp_path / "run", *sets)[0] == 0

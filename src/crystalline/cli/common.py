@@ -143,6 +143,8 @@ def plan_text(plan: Plan) -> str:
     expected = (
         f"{low_high[0]:.2f} to {low_high[1]:.2f} bits per byte on held-out text"
         if low_high
+        else "not known, as it starts from a model"
+        if "start" in text.identity
         else "too short a run to say"
     )
     lines = [
