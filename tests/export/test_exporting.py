@@ -1,5 +1,6 @@
 """`cllm export`: what is refused, what is checked, and that nothing half-done or wrong is left."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -187,6 +188,18 @@ def test_wrong_flags_are_told(cllm, model, words, why):
     code, out, err = cllm("export", model, *words)
     assert (code, out) == (EXIT_USAGE, "")
     assert why in err
+
+
+def test_who_asks_for_a_program_that_is_not_there_is_told_at_once(cllm, model, tmp_path, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name in ("llama_cpp", "transformers") else find_spec(name)
+    )
+    for target, package in (("gguf", "llama-cpp-python"), ("hf", "transformers")):
+        code, out, err = cllm("export", model, "--to", target, "--out", tmp_path / "out", "--verify")
+        assert (code, out) == (1, "")
+        assert f"pip install {package}" in err
+    assert not (tmp_path / "out").exists()
 
 
 def test_no_model_yet(cllm, new_run, tmp_path):

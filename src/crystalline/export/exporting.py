@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,11 +11,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from crystalline.errors import EXIT_USAGE, UserError
 from crystalline.export import check, gguf, hugging_face, layout, partners, reader
 from crystalline.export.about import about
-from crystalline.export.check import Comparison
+from crystalline.export.check import Comparison, Probe
 from crystalline.model import checkpoints, packed, store
 from crystalline.model.checkpoints import RECIPE, WEIGHTS
 from crystalline.model.transformer import Transformer
@@ -146,10 +147,9 @@ def _hugging_face(part: Path, source: _Source, precision: str, verify: bool) -> 
     tensors, shape = layout.to_plain(source.model), source.model.shape
     defaults = checkpoints.generation_defaults(source.folder)
     hugging_face.write(part, tensors, shape, source.tokenizer, defaults, precision, source.about)
-    sizes, weights = reader.read_folder(part)
-    checks = [_checked(source, sizes, weights, precision)]
+    said = check.probe(source.model, source.tokenizer)
+    checks = [_checked(said, tensors, reader.read_folder(part), precision)]
     if verify:
-        said = check.probe(source.model, source.tokenizer)
         checks.append(_required(partners.transformers(part, said, source.tokenizer, precision == "fp32")))
     return checks, []
 
@@ -158,22 +158,20 @@ def _gguf(part: Path, source: _Source, precision: str, verify: bool) -> tuple[li
     tensors, shape = layout.to_plain(source.model), source.model.shape
     template = hugging_face.chat_template(source.tokenizer)
     remarks = gguf.write(part, tensors, shape, source.tokenizer, precision, source.about, template)
-    sizes, weights = reader.read_gguf(part)
-    checks = [_checked(source, sizes, weights, precision)]
+    said = check.probe(source.model, source.tokenizer)
+    checks = [_checked(said, tensors, reader.read_gguf(part), precision)]
     if verify:
-        said = check.probe(source.model, source.tokenizer)
         checks.append(_required(partners.llama_cpp(part, said, precision == "fp32")))
     return checks, remarks
 
 
-def _checked(source: _Source, sizes: reader.Sizes, weights: dict[str, reader.Array], precision: str) -> Comparison:
-    """Compare what was read back with the model, weight by weight and in what it says."""
-    original = {
-        name.removeprefix("model.").removesuffix(".weight"): tensor.numpy()
-        for name, tensor in layout.to_plain(source.model).items()
-    }
+def _checked(
+    said: Probe, tensors: Mapping[str, Tensor], read: tuple[reader.Sizes, dict[str, reader.Array]], precision: str
+) -> Comparison:
+    """Compare what was read back with the model: weight by weight, and in what it says."""
+    sizes, weights = read
+    original = {name.removeprefix("model.").removesuffix(".weight"): t.numpy() for name, t in tensors.items()}
     check.check_rounding(weights, original, precision)
-    said = check.probe(source.model, source.tokenizer)
     by_hand = check.compare(said, lambda t: reader.logits(sizes, weights, t), "plain NumPy", precision == "fp32")
     return _required(by_hand)
 
