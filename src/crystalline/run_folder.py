@@ -53,6 +53,7 @@ class RunFolder:
         self.corpus = self.root / "corpus"
         self.corpus_work = self.root / "corpus-work"  # there only while the corpus is being made
         self.forgotten = self.root / "forgotten.json"  # sources to leave out
+        self.start = self.root / "start"  # the model that training starts from, if it was imported
         self.tokenizer = self.root / "tokenizer"
         self.shards = self.root / "shards"
         self.checkpoints = self.root / "checkpoints"
@@ -66,25 +67,35 @@ class RunFolder:
     def create(cls, root: str | Path, settings_text: str) -> RunFolder:
         """Make a new run folder holding `settings_text`; refuse one that has a run in it already."""
         run = cls(root)
-        if run.manifest.exists():
+        run.refuse_if_taken()
+        run.write_first_files(settings_text)
+        return run
+
+    def refuse_if_taken(self) -> None:
+        """Raise UserError where no new run can be made. What a kill left half-written is no obstacle."""
+        if self.manifest.exists():
             raise UserError(
-                f"could not make a new run in {run.root}",
+                f"could not make a new run in {self.root}",
                 "there is a run in this folder already",
-                f"go on with it (cllm run {run.root}), or choose another folder",
+                f"go on with it (cllm run {self.root}), or choose another folder",
             )
-        if run.root.exists() and (not run.root.is_dir() or any(run.root.iterdir())):
+        if self.root.exists() and (
+            not self.root.is_dir() or not all(_is_temporary(path) for path in self.root.iterdir())
+        ):
             raise UserError(
-                f"could not make a new run in {run.root}",
+                f"could not make a new run in {self.root}",
                 "it exists and is not an empty folder",
                 "choose a new folder name",
             )
+
+    def write_first_files(self, settings_text: str) -> None:
+        """Make this folder a run: its settings, then its manifest."""
         from crystalline import __version__
 
-        with reporting_os_errors(f"make the run folder {run.root}"):
-            run.root.mkdir(parents=True, exist_ok=True)
-            write_text(run.settings, settings_text)
-            write_json(run.manifest, {"format": FORMAT, "crystalline": __version__})
-        return run
+        with reporting_os_errors(f"make the run folder {self.root}"):
+            self.root.mkdir(parents=True, exist_ok=True)
+            write_text(self.settings, settings_text)
+            write_json(self.manifest, {"format": FORMAT, "crystalline": __version__})
 
     @classmethod
     def open(cls, root: str | Path) -> RunFolder:
@@ -164,6 +175,10 @@ def reporting_os_errors(doing: str) -> Iterator[None]:
 
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+
+
+def _is_temporary(path: Path) -> bool:
+    return path.match(f".*.{'[0-9a-f]' * 8}.partial")
 
 
 def _remove_partial(folder: Path, name: str = "*") -> None:
@@ -265,6 +280,22 @@ def new_folder(path: Path) -> Iterator[Path]:
             os.rename(part, path)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
+        raise
+    sync_folder(path.parent)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Write a temporary file; on success it becomes `path` at once. Else as `new_folder`."""
+    _remove_partial(path.parent, glob.escape(path.name))
+    part = _temporary(path)
+    try:
+        yield part
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
 

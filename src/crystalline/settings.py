@@ -179,6 +179,8 @@ class Model(Section):
     hidden: AutoInt = Field(None, ge=16, le=65536, description="inner size of the feed-forward part")
     context: AutoInt = Field(None, ge=8, le=131_072, description="tokens the model sees at once")
     rope_base: float = Field(10_000.0, gt=1, description="base of the rotary position frequencies")
+    qk_norm: bool = Field(True, description="norm queries and keys in every head, as Qwen3 does; false: as Llama")
+    norm_epsilon: float = Field(1e-6, gt=0, le=0.1, description="added to the mean square in every norm")
     factor_scale: float = Field(
         1.0, ge=0, le=10, description="weight of the prime-factor vectors in an embedding; 0: plain"
     )

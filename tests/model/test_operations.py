@@ -82,7 +82,7 @@ def test_split_heads(monkeypatch, dtype, heads, kv_heads, width):
     qkv = numbers(2, 9, (heads + 2 * kv_heads) * width).to(dtype)
 
     def function(x, a, b):
-        return operations.split_heads(x, a, b, rotary, heads, kv_heads, 1e-6)
+        return operations.split_heads(x, (a, b), rotary, heads, kv_heads, 1e-6)
 
     assert_alike(both(monkeypatch, function, qkv, numbers(width, seed=1), numbers(width, seed=2)), dtype)
 

@@ -24,6 +24,7 @@ OPTIONS = {
     "phases": {"phases": ("lattice", "golden", "clock")},
     "golden": {"rotary": "golden"},
     "clock": {"rotary": "clock"},
+    "no norms": {"qk_norm": False},
     "all": {"value_embeddings": True, "ngram_rows": 200, "phases": ("lattice", "clock"), "rotary": "golden"},
 }
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from crystalline.errors import EXIT_DAMAGED, UserError
 from crystalline.lattice.primes import factor, is_prime
 from crystalline.tokens.codes import KINDS, TokenCodes
-from crystalline.tokens.tokenizer import Tokenizer
+from crystalline.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 _WORDS = """
     run runs running Running RUN _run .run runner make makes making maker try tries tried the thing things
@@ -241,6 +241,7 @@ class Invented:
 
     def __init__(self, size):
         self.vocabulary_size = size
+        self.special_tokens = dict(enumerate(SPECIAL_TOKENS))
 
     def token_bytes(self, id_):
         stem = "".join(chr(ord("a") + id_ // 4 // 26**place % 26) for place in range(3)) + "a"
@@ -283,6 +284,10 @@ def test_any_tokens_get_codes_that_lead_back(tokens):
 
     class Any:
         vocabulary_size = 8 + len(tokens)
+
+        @property
+        def special_tokens(self):
+            return dict(enumerate(SPECIAL_TOKENS))
 
         def token_bytes(self, id_):
             return b"" if id_ < 8 else tokens[id_ - 8]

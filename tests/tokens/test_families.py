@@ -22,6 +22,7 @@ class Listed:
     def __init__(self, tokens):
         self._tokens = [b""] * len(SPECIAL_TOKENS) + tokens
         self.vocabulary_size = len(self._tokens)
+        self.special_tokens = dict(enumerate(SPECIAL_TOKENS))
 
     def token_bytes(self, id_):
         return self._tokens[id_]

@@ -146,6 +146,8 @@ def plan_text(plan: Plan) -> str:
     expected = (
         f"{low_high[0]:.2f} to {low_high[1]:.2f} bits per byte on held-out text"
         if low_high
+        else "not known, as it starts from a model"
+        if "start" in text.identity
         else "too short a run to say"
     )
     lines = [
@@ -204,13 +206,17 @@ class Progress:
 
 
 def tokenizer(name: str) -> Tokenizer:
-    """The tokenizer of a run or checkpoint folder, or in a file."""
+    """The tokenizer of a run or checkpoint folder, in a .cllm file, or in a file of its own."""
     from pathlib import Path
 
     from crystalline.tokens.tokenizer import FILE
     from crystalline.tokens.tokenizer import Tokenizer as Kind
 
     path = Path(name).expanduser()
+    if path.suffix == ".cllm" and path.is_file():
+        from crystalline.model import packed  # one file with a model
+
+        return Kind.load(packed.unpack(path))
     inside = path / "tokenizer"
     return Kind.load(inside if (inside / FILE).exists() or (path / "manifest.json").exists() else path)
 
@@ -218,10 +224,8 @@ def tokenizer(name: str) -> Tokenizer:
 def piece(tokenizer: Tokenizer, id_: int) -> str:
     """A token as a person reads it: in quotation marks, bytes that are no UTF-8 as \\xNN; special ones by their
     names."""
-    from crystalline.tokens.tokenizer import SPECIAL_TOKENS
-
     if tokenizer.is_special(id_):
-        return SPECIAL_TOKENS[id_]
+        return tokenizer.special_tokens[id_]
     text = tokenizer.token_bytes(id_).decode("utf-8", "backslashreplace")
     quoted = json.dumps(text, ensure_ascii=False).replace("\\\\x", "\\x")
     return quoted

@@ -1,4 +1,4 @@
-"""`cllm eval`: measure a model on the held-out text of its run."""
+"""`cllm eval`: measure a model on the held-out text of its run, or of another one."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ from crystalline.errors import EXIT_OK
 
 EXAMPLES = """example:
   cllm eval my-model
-  cllm eval my-model --json"""
+  cllm eval my-model --json
+  cllm eval friends-model.cllm --on my-model"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    common.add_run(parser)
+    parser.add_argument(
+        "run", metavar="RUN", help="the run folder; with --on also a checkpoint folder or a .cllm file"
+    )
+    parser.add_argument("--on", metavar="RUN", help="the run whose held-out text to use")
     common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from crystalline.pipeline import runner
 
-    result = runner.evaluate(args.run)
+    result = runner.evaluate(args.run, args.on)
     if args.json:
         output.print_json(result)
         return EXIT_OK

@@ -106,10 +106,9 @@ class Vocabulary:
 
     def token(self, text: str) -> int:
         """The one token that a person means by `text`. UserError when it is not one."""
-        from crystalline.tokens.tokenizer import SPECIAL_TOKENS
-
-        if text in SPECIAL_TOKENS:
-            return SPECIAL_TOKENS.index(text)
+        special = {name: id_ for id_, name in self.tokenizer.special_tokens.items()}
+        if text in special:
+            return special[text]
         if not text:
             raise UserError("there is no token to look up", "the text is empty", 'give a word, such as "run"')
         # A word is a token of its own more often after a space than at the start of a text.
@@ -127,10 +126,8 @@ class Vocabulary:
 
     def text(self, id_: int) -> str:
         """A token as text; stray bytes as \\xNN."""
-        from crystalline.tokens.tokenizer import SPECIAL_TOKENS
-
         if self.tokenizer.is_special(id_):
-            return SPECIAL_TOKENS[id_]
+            return self.tokenizer.special_tokens[id_]
         return self.tokenizer.token_bytes(id_).decode("utf-8", errors="backslashreplace")
 
     def name(self, id_: int) -> str:
@@ -185,6 +182,8 @@ def _open(args: argparse.Namespace) -> Vocabulary:
 
         folder = checkpoints.find(path)
         vectors = generation.load(folder).model.folded_embedding().numpy()
+    elif path.is_file():
+        folder = checkpoints.find(path)
     elif (path / tokenizer.FILE).exists():
         folder = path
     else:
@@ -207,10 +206,9 @@ def _open(args: argparse.Namespace) -> Vocabulary:
 def _token(args: argparse.Namespace) -> None:
     from crystalline.cli import output
     from crystalline.tokens.positions import Positions
-    from crystalline.tokens.tokenizer import SPECIAL_TOKENS
 
     found = _open(args)
-    special = args.text in SPECIAL_TOKENS
+    special = args.text in found.tokenizer.special_tokens.values()
     ids = [found.token(args.text)] if special else found.tokenizer.encode_bytes(os.fsencode(args.text))
     if not ids:
         raise UserError("there is no token to show", "the text is empty", 'give some text, such as " Running"')

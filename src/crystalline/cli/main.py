@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import keyword
 import os
 import signal
 import sys
@@ -45,6 +46,8 @@ VERBS = {
     "eval": "measure a model on held-out text: cross-entropy and bits per byte",
     "generate": "continue a text",
     "chat": "talk to a model in the terminal",
+    "export": "write a model for other programs: Hugging Face, llama.cpp (GGUF), or all of it in one file",
+    "import": "make a run that starts from a model: a Hugging Face folder (Qwen3, Llama), or a .cllm file",
     "models": "list the models below a folder",
     "hash": "print the SHA-256 of a model's weights",
     "lattice": "prime codes, families, neighbours and a map of tokens; numbers",
@@ -123,7 +126,7 @@ def _dispatch(argv: list[str]) -> int:
             EXIT_USAGE,
         )  # fmt: skip
     about = VERBS[verb]
-    module = importlib.import_module(f"crystalline.cli.{verb}")
+    module = importlib.import_module(f"crystalline.cli.{verb}{'_' if keyword.iskeyword(verb) else ''}")
     if rest and (action := getattr(module, "ACTIONS", {}).get(rest[0])):
         verb, rest, (name, about) = f"{verb} {rest[0]}", rest[1:], action
         module = importlib.import_module(f"crystalline.cli.{name}")

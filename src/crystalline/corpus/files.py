@@ -75,7 +75,7 @@ def walk(settings: Corpus) -> Iterator[File | Skipped]:
         raise UserError(
             "there is no text to train on",
             "no source is set",
-            'name files, folders or websites with text: source = ["FOLDER"] under [corpus]',
+            'name files, folders or websites with text: source = ["FOLDER"] under [corpus], or --from FOLDER',
         )
     roots = sorted({Path(name).expanduser() for name in settings.source if not is_url(name)})
     missing = [str(root) for root in roots if not os.path.exists(root)]

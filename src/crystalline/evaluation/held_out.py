@@ -6,7 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from crystalline.errors import EXIT_DAMAGED, UserError
 from crystalline.model import checkpoints, scoring, store
@@ -23,15 +25,15 @@ def held_out_score(run: RunFolder, checkpoint: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
     stream, tokenizer = TokenStream(run.shards, "held_out"), Tokenizer.load(checkpoint)
     model = store.read_model(checkpoint)
-    tokens = stream.read(0, len(stream))
-    same = read_json(run.shards / "index.json")["tokenizer"] == tokenizer.fingerprint
-    if not same or int(tokens.max()) >= model.shape.vocabulary:
-        raise UserError(
-            f"could not measure {checkpoint}",
-            "the held-out text was encoded with another tokenizer",
-            f"delete {run.shards} and give the command cllm run {run.root}: it is made anew",
-            EXIT_DAMAGED,
-        )
+    tokens: NDArray[np.integer[Any]] = stream.read(0, len(stream))
+    encoded_by = read_json(run.shards / "index.json")["tokenizer"]
+    if encoded_by != tokenizer.fingerprint:
+        own = Tokenizer.load(run.tokenizer)
+        if checkpoint.is_relative_to(run.root) or encoded_by != own.fingerprint:
+            raise _of_another(run, checkpoint)
+        tokens = _encoded_again(tokens, stream.document_starts(), own, tokenizer)
+    if int(tokens.max()) >= model.shape.vocabulary:
+        raise _of_another(run, checkpoint)
     result = scoring.score(model, tokens, scoring.token_byte_lengths(tokenizer))
     return {
         "checkpoint": checkpoint.name,
@@ -40,3 +42,22 @@ def held_out_score(run: RunFolder, checkpoint: Path) -> dict[str, Any]:
         "perplexity": result.perplexity,
         "bits_per_byte": result.bits_per_byte,
     }
+
+
+def _encoded_again(
+    tokens: NDArray[np.integer[Any]], starts: NDArray[np.integer[Any]], before: Tokenizer, now: Tokenizer
+) -> NDArray[np.int64]:
+    """Documents as tokens of another vocabulary."""
+    found = []
+    for document in np.split(tokens, starts[1:]):
+        found += [now.bos, *now.encode_bytes(before.decode_bytes(document.tolist())), now.eos]
+    return np.array(found, np.int64)
+
+
+def _of_another(run: RunFolder, checkpoint: Path) -> UserError:
+    return UserError(
+        f"could not measure {checkpoint}",
+        "the held-out text was encoded with another tokenizer",
+        f"delete {run.shards} and give the command cllm run {run.root}: it is made anew",
+        EXIT_DAMAGED,
+    )

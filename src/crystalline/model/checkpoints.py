@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crystalline.errors import EXIT_DAMAGED, UserError
+from crystalline.model import packed
 from crystalline.run_folder import RunFolder, damage, read_json
 from crystalline.settings import Generation
 
@@ -24,8 +25,8 @@ def checkpoint_name(step: int) -> str:
 
 
 def step_of(folder: Path) -> int:
-    """Optimizer steps done, from the folder's name."""
-    return int(folder.name.removeprefix("step-"))
+    """Optimizer steps done, from the folder's name; 0 for an imported model."""
+    return int(folder.name.removeprefix("step-")) if _NAME.fullmatch(folder.name) else 0
 
 
 def checkpoint_folders(run: RunFolder) -> list[Path]:
@@ -59,7 +60,18 @@ def newest_whole(run: RunFolder) -> Path | None:
 
 
 def find(path: Path) -> Path:
-    """The folder with the model that `path` (a run folder or a checkpoint folder) means, checked."""
+    """The folder with the model that `path` (a run folder, a checkpoint folder, a .cllm file) means, checked.
+
+    Of a run folder without a checkpoint it is the model that its training starts from, if it has one.
+    """
+    if path.is_file():
+        return packed.unpack(path)
+    if (path / "config.json").exists() and not (path / RECIPE).exists():
+        raise UserError(
+            f"could not load the model in {path}",
+            "it is a folder of the transformers library",
+            f"make a run of it: cllm import {path} RUN",
+        )
     if (path / WEIGHTS).exists():
         path = path.resolve() if path.is_symlink() else path  # checkpoints/best
         reason = damage(path)
@@ -68,6 +80,8 @@ def find(path: Path) -> Path:
         return path
     run = RunFolder.open(path)
     folder = newest_whole(run)
+    if folder is None and run.start.exists():
+        return find(run.start)
     if folder is None:
         raise UserError(f"there is no model in {path} yet", "it has not been trained", f"train it: cllm run {path}")
     return folder

@@ -76,8 +76,7 @@ def token_table(
 
 def split_heads(
     qkv: Tensor,
-    query_gain: Tensor,
-    key_gain: Tensor,
+    gains: tuple[Tensor, Tensor] | None,
     rotary: tuple[Tensor, Tensor],
     heads: int,
     kv_heads: int,
@@ -85,20 +84,22 @@ def split_heads(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(B, T, (H + 2 K) W) -> queries (B, H, T, W), keys and values (B, K, T, W).
 
-    Queries and keys are normed and each pair (x[i], x[i + W/2]) is turned by its position's angle (Su et al. 2021,
-    arXiv 2104.09864). rotary: cosine and sine, (T, W) fp32.
+    Queries and keys are normed with these gains (None: not at all), and each pair (x[i], x[i + W/2]) is turned by its
+    position's angle (Su et al. 2021, arXiv 2104.09864). rotary: cosine and sine, (T, W) fp32.
     """
     kernels = usable(qkv)
-    if kernels is not None:
+    if kernels is not None and gains is not None:
         result: tuple[Tensor, Tensor, Tensor] = _SplitHeads.apply(  # type: ignore[no-untyped-call]
-            kernels, qkv, query_gain, key_gain, *rotary, heads, kv_heads, epsilon
+            kernels, qkv, *gains, *rotary, heads, kv_heads, epsilon
         )
         return result
     batch, time = qkv.shape[:2]
     parts = qkv.view(batch, time, heads + 2 * kv_heads, -1).transpose(1, 2)
     q, k, v = parts.split((heads, kv_heads, kv_heads), dim=1)
-    q = _rotate(F.rms_norm(q.float(), query_gain.shape, query_gain, epsilon), rotary)
-    k = _rotate(F.rms_norm(k.float(), key_gain.shape, key_gain, epsilon), rotary)
+    q, k = q.float(), k.float()
+    if gains is not None:
+        q, k = (F.rms_norm(x, gain.shape, gain, epsilon) for x, gain in zip((q, k), gains, strict=True))
+    q, k = _rotate(q, rotary), _rotate(k, rotary)
     return q.to(qkv.dtype), k.to(qkv.dtype), v
 
 

@@ -31,7 +31,7 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a decoder-only transformer of the Qwen3 family (arXiv 2505.09388)."""
+    """Sizes of a decoder-only transformer of the Qwen3 family (arXiv 2505.09388), or the Llama family."""
 
     vocabulary: int
     layers: int
@@ -45,6 +45,7 @@ class Shape:
     factor_scale: float = 1.0  # weight of the prime-factor vectors; 0 is a plain embedding
     factors: int = 0  # number of factor vectors
     norm_epsilon: float = 1e-6
+    qk_norm: bool = True  # of queries and keys in every head; without it the form is Llama's
     # What follows has no place in the plain layout that other programs read; see `beyond_plain`.
     rotary: str = "standard"  # or "golden", "clock": the frequencies of the rotary positions
     phases: tuple[str, ...] = ()  # "lattice", "golden", "clock": learned biases of attention
@@ -56,7 +57,7 @@ class Shape:
 
     @property
     def beyond_plain(self) -> list[str]:
-        """The settings for which there is no exact plain (Qwen3) form of this network; empty: it has one."""
+        """The settings for which there is no exact plain (Qwen3 or Llama) form of this network; empty: it has one."""
         used = {
             "model.rotary": self.rotary != "standard",
             "model.phases": bool(self.phases),
@@ -79,7 +80,7 @@ class Shape:
     def block_parameters(self) -> int:
         """Weights inside the blocks: the ones that cost time for each token."""
         attention = 2 * self.width * self.head_width * (self.heads + self.kv_heads)
-        gains = 2 * self.width + 2 * self.head_width
+        gains = 2 * self.width + (2 * self.head_width if self.qk_norm else 0)
         return self.layers * (attention + 3 * self.width * self.hidden + gains)
 
     @property
@@ -139,6 +140,8 @@ def shape_of(wanted: settings_module.Model, size: str, vocabulary: int, factors:
         hidden=wanted.hidden or _multiple(width * 8 / 3, 64 if width >= 256 else 16),
         context=wanted.context or context,
         rope_base=wanted.rope_base,
+        norm_epsilon=wanted.norm_epsilon,
+        qk_norm=wanted.qk_norm,
         factor_scale=wanted.factor_scale,
         factors=factors if wanted.factor_scale else 0,
         rotary=wanted.rotary,

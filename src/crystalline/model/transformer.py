@@ -113,7 +113,7 @@ class Place:
 
 
 class Attention(nn.Module):
-    """Causal self-attention with normed queries and keys, rotary positions and grouped queries."""
+    """Causal self-attention with (usually) normed queries and keys, rotary positions and grouped queries."""
 
     def __init__(self, shape: Shape, layer: int) -> None:
         super().__init__()
@@ -122,16 +122,18 @@ class Attention(nn.Module):
         # Queries, keys and values in one matrix: one product instead of three. The optimizer takes them apart.
         self.qkv = nn.Parameter(torch.empty(rows, shape.width))
         self.output = nn.Parameter(torch.empty(shape.width, shape.heads * shape.head_width))
-        self.query_norm = RMSNorm(shape.head_width, shape.norm_epsilon)
-        self.key_norm = RMSNorm(shape.head_width, shape.norm_epsilon)
+        self.query_norm = RMSNorm(shape.head_width, shape.norm_epsilon) if shape.qk_norm else None
+        self.key_norm = RMSNorm(shape.head_width, shape.norm_epsilon) if shape.qk_norm else None
         # Neutral at first: how much of each phase's cosine is added to a head's scores.
         self.phase_scales = nn.Parameter(torch.empty(shape.heads, len(shape.phases))) if shape.phases else None
 
     def forward(self, x: Tensor, place: Place, cache: KVCache | None) -> Tensor:
         s, time = self.shape, x.shape[1]
         qkv = F.linear(x, self.qkv.to(x.dtype))
-        gains = self.query_norm.gain, self.key_norm.gain
-        q, k, v = operations.split_heads(qkv, *gains, place.rotary, s.heads, s.kv_heads, s.norm_epsilon)
+        gains = None
+        if self.query_norm is not None and self.key_norm is not None:
+            gains = self.query_norm.gain, self.key_norm.gain
+        q, k, v = operations.split_heads(qkv, gains, place.rotary, s.heads, s.kv_heads, s.norm_epsilon)
         if self.layer in place.values:
             v = v + place.values[self.layer].to(v.dtype).unflatten(-1, (s.kv_heads, -1)).transpose(1, 2)
         if self.phase_scales is not None:

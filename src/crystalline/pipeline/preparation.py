@@ -32,10 +32,12 @@ from crystalline.settings import Settings, load
 from crystalline.tokens.codes import FILE as CODES_FILE
 from crystalline.tokens.codes import TokenCodes
 from crystalline.tokens.stream import TokenStream
+from crystalline.tokens.tokenizer import CONFIG_FILE as TOKENIZER_CONFIG_FILE
 from crystalline.tokens.tokenizer import FILE as TOKENIZER_FILE
 from crystalline.tokens.tokenizer import Tokenizer, choose_vocabulary_size
 from crystalline.training.interrupt import StopRequest
 from crystalline.training.plan import TextFacts
+from crystalline.training.recipe import start_identity
 
 log = logging.getLogger("crystalline")
 STAGES_VERSION = 1  # raised when a stage's result changes for the same inputs
@@ -57,6 +59,11 @@ def prepare(run: RunFolder, settings: Settings, events: EventLog) -> TextFacts:
     _crawl(run, settings, events)
     stage = _stages(run, events)
     key = _clean(run, settings, stage)
+    if run.start.exists():
+        # The vocabulary and its codes belong to the weights.
+        key = stage("tokenizer", run.tokenizer, [key, start_identity(run)], lambda: _start_tokenizer(run))
+        stage("shards", run.shards, key, lambda: _shards(run))
+        return text_facts(run)
     wanted = settings.tokenizer.model_dump()
     key = stage("tokenizer", run.tokenizer, [key, wanted], lambda: _tokenizer(run, settings))
     key = stage("shards", run.shards, key, lambda: _shards(run))
@@ -183,6 +190,24 @@ def _tokenizer(run: RunFolder, settings: Settings) -> dict[str, Any]:
     return {"vocabulary": tokenizer.vocabulary_size, "asked": size}
 
 
+def _start_tokenizer(run: RunFolder) -> dict[str, Any]:
+    """The vocabulary and codes of the model that training starts from."""
+    if reason := damage(run.start):
+        raise UserError(
+            f"could not use the model in {run.start}", reason,
+            "restore it from a backup, or import the model into a new run", EXIT_DAMAGED,
+        )  # fmt: skip
+    _copy_vocabulary(run, run.start)
+    return {"vocabulary": Tokenizer.load(run.tokenizer).vocabulary_size}
+
+
+def _copy_vocabulary(run: RunFolder, model: Path) -> None:
+    with reporting_os_errors(f"write the tokenizer in {run.tokenizer}"), new_folder(run.tokenizer) as folder:
+        for name in (TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, CODES_FILE):
+            if (model / name).exists():
+                shutil.copy(model / name, folder / name)
+
+
 def _shards(run: RunFolder) -> dict[str, Any]:
     index = shards.build(run, Tokenizer.load(run.tokenizer), lambda text: log.debug("shards: %s", text))
     return {name: {k: split[k] for k in ("tokens", "bytes")} for name, split in index["splits"].items()}
@@ -202,12 +227,15 @@ def text_facts(run: RunFolder) -> TextFacts:
     stream = TokenStream(run.shards, "train")
     codes = TokenCodes.load(run.tokenizer)
     tokenizer = Tokenizer.load(run.tokenizer)
+    identity: dict[str, object] = {"tokenizer": tokenizer.fingerprint, "tokens": len(stream), "bytes": stream.bytes}
+    if run.start.exists():
+        identity["start"] = start_identity(run)
     return TextFacts(
         tokens=len(stream),
         bytes=stream.bytes,
         vocabulary=tokenizer.vocabulary_size,
         factors=codes.factor_count,
-        identity={"tokenizer": tokenizer.fingerprint, "tokens": len(stream), "bytes": stream.bytes},
+        identity=identity,
     )
 
 
@@ -228,9 +256,7 @@ def _mend(run: RunFolder, checkpoint: Path) -> None:
     """Once training has begun: replace a harmed tokenizer from the checkpoint, and harmed shards from the corpus."""
     if reason := damage(run.tokenizer):
         log.warning("%s; the tokenizer is taken from checkpoint %s", reason, checkpoint.name)
-        with reporting_os_errors(f"write the tokenizer in {run.tokenizer}"), new_folder(run.tokenizer) as folder:
-            for name in (TOKENIZER_FILE, CODES_FILE):
-                shutil.copy(checkpoint / name, folder / name)
+        _copy_vocabulary(run, checkpoint)
     if reason := damage(run.shards):
         # From any other text the weights would no longer be those of an undisturbed run.
         if corpus_reason := damage(run.corpus):

@@ -146,7 +146,7 @@ def gather(root: str | Path) -> Report:
     if recipe:
         started = history.starts[-1] if history.starts else {}
         made.machine = {**recipe.get("machine", {}), **started.get("machine", {})}
-        made.repeat, made.repeat_note = repeat(recipe, history.starts, made.weights)
+        made.repeat, made.repeat_note = repeat(recipe, history.starts, made.weights, str(run.start))
     return made
 
 
@@ -182,8 +182,13 @@ def _json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def repeat(recipe: dict[str, Any], starts: list[dict[str, Any]], weights: str) -> tuple[list[str], str]:
-    """The commands that train the same weights again, on the same kind of machine, and what to know of them."""
+def repeat(
+    recipe: dict[str, Any], starts: list[dict[str, Any]], weights: str, start: str = ""
+) -> tuple[list[str], str]:
+    """The commands that train the same weights again, on the same kind of machine, and what to know of them.
+
+    start: the folder of the model that training starts from, if it was imported.
+    """
     settings = Settings.model_validate(recipe["settings"])
     sources = " ".join(f"--from {shlex.quote(source)}" for source in settings.corpus.source)
     lengths = [start["steps"] for start in starts] or [settings.training.steps]
@@ -196,7 +201,9 @@ def repeat(recipe: dict[str, Any], starts: list[dict[str, Any]], weights: str) -
                 value = lengths[0]
             assignment = f"{section}.{name}={json.dumps(value, ensure_ascii=False)}"
             flags.append(f"--set {shlex.quote(assignment)}")
-    commands = [" \\\n  ".join([f"cllm new again {sources}", *flags]), "cllm run again"]
+    # A model that was imported lies in the run, as the folder that training starts from.
+    made = f"cllm import {shlex.quote(start)} again" if start and "start" in recipe["text"] else "cllm new again"
+    commands = [" \\\n  ".join([f"{made} {sources}", *flags]), "cllm run again"]
     note = ""
     for before, after in pairwise(starts):
         if after["steps"] != before["steps"]:

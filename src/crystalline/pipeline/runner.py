@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -15,17 +17,28 @@ from crystalline.corpus.files import is_url
 from crystalline.errors import EXIT_USAGE, UserError
 from crystalline.evaluation.held_out import held_out_score
 from crystalline.events import EventLog
+from crystalline.export import importing
+from crystalline.export.importing import Imported
 from crystalline.model import checkpoints
+from crystalline.model.packed import ABOUT
 from crystalline.pipeline import tensorboard
 from crystalline.pipeline.preparation import prepare, settings_of
-from crystalline.run_folder import RunFolder, read_json, reporting_os_errors, write_json
+from crystalline.run_folder import RunFolder, new_folder, read_json, reporting_os_errors, write_json, write_text
 from crystalline.settings import Settings, load, to_toml
 from crystalline.training import device, hardware, link
 from crystalline.training.cluster import meeting
 from crystalline.training.link import Ranks
 from crystalline.training.loop import Trainer
 from crystalline.training.plan import Plan, TextFacts, make_plan
-from crystalline.training.recipe import FIXED, Recipe, check_same, machine, steps_for, with_free_settings
+from crystalline.training.recipe import (
+    FIXED,
+    Recipe,
+    check_same,
+    machine,
+    start_identity,
+    steps_for,
+    with_free_settings,
+)
 
 log = logging.getLogger("crystalline")
 STAGES_VERSION = 1  # raised when a stage's result changes for the same inputs
@@ -45,6 +58,45 @@ def new(root: str | Path, sources: list[str], **overrides: Any) -> RunFolder:
     return run
 
 
+# A model that has learned is taught more gently: a tenth of the rates that weights are drawn for.
+STARTED_RATES = {
+    "muon": {"learning_rate": 0.002, "embedding_learning_rate": 0.0008},
+    "adamw": {"learning_rate": 0.0004, "embedding_learning_rate": 0.0008},
+    "sgd": {"learning_rate": 0.01, "embedding_learning_rate": 0.01},
+}
+
+
+def import_model(
+    source: str | Path, root: str | Path, sources: list[str], context: int | None = None, **overrides: Any
+) -> tuple[RunFolder, Imported]:
+    """Make a run folder whose training starts from a model: a Hugging Face folder, a .cllm file, or another run.
+
+    sources: its text, as for `new`; may be empty, and given to `run` later. context: tokens seen at once.
+    overrides: "section.key" -> value, written to the folder's crystalline.toml.
+    Raises UserError when the model cannot be used or the folder is taken; then there is no new run.
+    """
+    run = RunFolder(root)
+    absolute = _absolute(root, sources)
+    run.refuse_if_taken()
+    with reporting_os_errors(f"make the run folder {run.root}"):
+        run.root.mkdir(parents=True, exist_ok=True)
+        try:
+            with new_folder(run.start) as folder:
+                made = importing.import_model(Path(source).expanduser(), folder, context)
+            optimizer = overrides.get("optimizer.name", "muon")
+            rates = {f"optimizer.{name}": value for name, value in STARTED_RATES.get(optimizer, {}).items()}
+            settings = load(None, {}, {**made.settings, **rates, **overrides, "corpus.source": absolute})
+        except BaseException:
+            shutil.rmtree(run.start, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                run.root.rmdir()
+            raise
+    run.write_first_files(to_toml(settings))
+    with EventLog(run.events) as events:
+        events.write("run.created", sources=absolute, start=start_identity(run))
+    return run, made
+
+
 def new_or_same(root: str | Path, sources: list[str], **overrides: Any) -> RunFolder:
     """The run in `root` when it has these sources, or a new one.
 
@@ -61,6 +113,10 @@ def new_or_same(root: str | Path, sources: list[str], **overrides: Any) -> RunFo
         return new(root, sources, **overrides)
     run = RunFolder.open(root)
     has, wanted = settings_of(run).corpus.source, _absolute(root, sources)
+    if not has and run.start.exists():  # imported without a text
+        with run.lock(), reporting_os_errors(f"write to {run.root}"):
+            write_text(run.settings, to_toml(load(run.settings, {}, {"corpus.source": wanted})))
+        return run
     if sorted(has) != sorted(wanted):
         raise UserError(
             f"could not use {root} for {', '.join(wanted)}",
@@ -263,8 +319,24 @@ def _steps_asked_for(settings: Settings, recipe: Recipe) -> int | None:
 # --- measuring ------------------------------------------------------------------------------------------
 
 
-def evaluate(root: str | Path) -> dict[str, Any]:
-    """Cross-entropy, perplexity and bits per byte of the run's newest model on all of its held-out text."""
+def evaluate(root: str | Path, on: str | Path | None = None) -> dict[str, Any]:
+    """Cross-entropy, perplexity and bits per byte of the run's newest model on all of its held-out text.
+
+    on: the run whose held-out text is used instead, for any model: a run or checkpoint folder, or a .cllm file.
+    """
+    if on is not None:
+        model = checkpoints.find(Path(root))
+        result = held_out_score(RunFolder.open(on), model)
+        if (model / ABOUT).exists():
+            result["step"] = read_json(model / ABOUT).get("training", {}).get("steps", 0)
+        return result
+    if Path(root).is_file():
+        raise UserError(
+            f"could not measure {root}",
+            "a .cllm file has no text to measure on",
+            f"name a run that has: cllm eval {root} --on RUN",
+            EXIT_USAGE,
+        )
     folder = RunFolder.open(root)
     result = held_out_score(folder, checkpoints.find(folder.root))
     with reporting_os_errors(f"write to {folder.evaluation}"):

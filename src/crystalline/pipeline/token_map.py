@@ -57,7 +57,7 @@ def overview(codes: TokenCodes) -> dict[str, Any]:
 
 def class_of(codes: TokenCodes, id_: int) -> str:
     """Which of CLASSES a token is in."""
-    if id_ < len(SPECIAL_TOKENS):
+    if id_ < len(SPECIAL_TOKENS) and codes.root(id_).name == SPECIAL_TOKENS[id_]:  # an imported one has others
         return "special"
     if len(codes.family(id_)) == 1:
         return "alone"

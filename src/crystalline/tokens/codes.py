@@ -22,7 +22,7 @@ from crystalline.lattice.primes import factor, first_primes, is_prime
 from crystalline.run_folder import read_json, write_json
 from crystalline.tokens import morphology
 from crystalline.tokens.morphology import Surface
-from crystalline.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer
+from crystalline.tokens.tokenizer import Tokenizer
 
 FILE = "codes.json"
 FORMAT = 1
@@ -89,7 +89,8 @@ class TokenCodes:
         weights = list(counts) if counts is not None else list(range(size, 0, -1))
         if len(weights) != size:
             raise ValueError(f"{len(weights)} counts for {size} tokens")
-        derivations = _derive([tokenizer.token_bytes(id_) for id_ in range(size)], weights)
+        tokens = [tokenizer.token_bytes(id_) for id_ in range(size)]
+        derivations = _derive(tokens, tokenizer.special_tokens, weights)
         used = {operator for _, operators in derivations for operator in operators}
         operators = [*OPERATORS, *sorted(used - set(OPERATORS))]
         total: Counter[bytes] = Counter()
@@ -249,14 +250,14 @@ class TokenCodes:
         return token_id
 
 
-def _derive(tokens: Sequence[bytes], weights: Sequence[int]) -> list[Derivation]:
-    """Root and operators of each token; no two tokens get the same."""
+def _derive(tokens: Sequence[bytes], special: Mapping[int, str], weights: Sequence[int]) -> list[Derivation]:
+    """Root and operators of each token; no two tokens get the same. special: id -> name of special tokens."""
     surfaces = [morphology.surface(token) for token in tokens]
     of_word = _derive_words(surfaces, weights)
     derivations: list[Derivation] = []
     for id_, (token, seen) in enumerate(zip(tokens, surfaces, strict=True)):
-        if id_ < len(SPECIAL_TOKENS):
-            derivations.append((SPECIAL_TOKENS[id_].encode(), frozenset()))
+        if id_ in special:
+            derivations.append((special[id_].encode(), frozenset()))
         elif seen is not None:
             root, suffixes = of_word[seen.word]
             derivations.append((root, suffixes | set(seen.operators)))

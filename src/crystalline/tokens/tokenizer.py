@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from crystalline.errors import EXIT_DAMAGED, EXIT_USAGE, UserError
-from crystalline.run_folder import write_text
+from crystalline.run_folder import read_json, write_json, write_text
 
 FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"  # beside it, in an imported vocabulary only: which token means what
 # Ids 0 to 7, in this order, in every vocabulary.
 SPECIAL_TOKENS = (
     "<|pad|>", "<|unk|>", "<|bos|>", "<|eos|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>",
@@ -69,24 +70,62 @@ class Tokenizer:
     """A learned vocabulary and its rules.
 
     vocabulary_size: number of tokens V; ids are 0..V-1.
-    pad, unk, bos, eos, system, user, assistant, end: the special ids.
+    special_tokens: id -> name of the tokens that are structure, not text.
+    pad, bos, eos: special ids. An imported vocabulary may use one token for several of them.
+    unk, system, user, assistant, end: those of crystalline's own vocabularies; None in an imported one.
     """
 
-    def __init__(self, engine: tokenizers.Tokenizer) -> None:
+    def __init__(self, engine: tokenizers.Tokenizer, config: Mapping[str, Any] | None = None) -> None:
+        """config: what tokenizer_config.json says; needed if the vocabulary is not crystalline's own."""
         self._engine = engine
         # Without this, "<|end|>" typed by a user would become the special token. Not kept in the file.
         engine.encode_special_tokens = True
         self.vocabulary_size: int = engine.get_vocab_size()
         vocabulary: dict[str, int] = engine.get_vocab()
-        ids = [vocabulary.get(name) for name in SPECIAL_TOKENS]
-        if ids != list(range(len(SPECIAL_TOKENS))) or not vocabulary.keys() >= BYTE_OF_SYMBOL.keys():
+        added: dict[int, tokenizers.AddedToken] = engine.get_added_tokens_decoder()
+        self.special_tokens = {id_: token.content for id_, token in sorted(added.items()) if token.special}
+        self.unk: int | None = None
+        self.system: int | None = None
+        self.user: int | None = None
+        self.assistant: int | None = None
+        self.end: int | None = None
+        self._config: dict[str, Any] = {}
+        if self.special_tokens == dict(enumerate(SPECIAL_TOKENS)):
+            self.pad, self.unk, self.bos, self.eos, self.system, self.user, self.assistant, self.end = range(8)
+        elif config is None:
             raise ValueError("it has not crystalline's special tokens and all 256 bytes")
-        self.pad, self.unk, self.bos, self.eos, self.system, self.user, self.assistant, self.end = range(8)
+        else:
+            self._config = _roles(config)
+            self.bos, self.eos, self.pad = self._special_ids(vocabulary)
+        if not vocabulary.keys() >= BYTE_OF_SYMBOL.keys():
+            raise ValueError("it has not all 256 bytes")
+        if sorted(vocabulary.values()) != list(range(self.vocabulary_size)):
+            raise ValueError("its ids are not the numbers from 0 up without a gap")
         self._id_of_byte = {byte: vocabulary[symbol] for symbol, byte in BYTE_OF_SYMBOL.items()}
         self._bytes = [b""] * self.vocabulary_size
         for symbols, id_ in vocabulary.items():
-            if id_ >= len(SPECIAL_TOKENS):
+            if id_ in added:
+                self._bytes[id_] = b"" if id_ in self.special_tokens else added[id_].content.encode()
+            else:
                 self._bytes[id_] = bytes(BYTE_OF_SYMBOL[symbol] for symbol in symbols)
+
+    def _special_ids(self, vocabulary: dict[str, int]) -> tuple[int, int, int]:
+        """bos, eos and pad of an imported vocabulary. Where it has no bos, its eos begins a text as well."""
+        names = {role: self._config.get(f"{role}_token") for role in ("bos", "eos", "pad")}
+        ids = {role: vocabulary[name] for role, name in names.items() if name in vocabulary}
+        if ids.get("eos") not in self.special_tokens:
+            raise ValueError("it has no special token for the end of a text (eos_token)")
+        return ids.get("bos", ids["eos"]), ids["eos"], ids.get("pad", ids["eos"])
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it was made by crystalline, and not imported."""
+        return not self._config
+
+    @property
+    def chat_template(self) -> str | None:
+        """How an imported vocabulary writes a conversation down (Jinja, as in tokenizer_config.json)."""
+        return self._config.get("chat_template")
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary_size: int, min_frequency: int = 2) -> Tokenizer:
@@ -131,9 +170,11 @@ class Tokenizer:
                 f"there is no {FILE}",
                 "make it first: cllm run RUN",
             )
+        beside = path.parent / CONFIG_FILE
+        config = read_json(beside) if beside.exists() else None
         try:
             # The library reports whatever is wrong with a file as a plain Exception.
-            return cls(tokenizers.Tokenizer.from_file(str(path)))
+            return cls(tokenizers.Tokenizer.from_file(str(path)), config)
         except Exception as error:
             raise UserError(
                 f"could not read {path}",
@@ -143,9 +184,16 @@ class Tokenizer:
             ) from error
 
     def save(self, folder: Path) -> None:
-        """Write `folder`/tokenizer.json, a standard Hugging Face file."""
+        """Write `folder`/tokenizer.json, a standard Hugging Face file; if imported, tokenizer_config.json too."""
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / FILE, self._engine.to_str(pretty=True))
+        if not self.is_own:
+            write_json(folder / CONFIG_FILE, self._config)
+
+    def content(self) -> dict[str, Any]:
+        """What stands in tokenizer.json: normalizer, pre_tokenizer, model with vocab and merges, ..."""
+        value: dict[str, Any] = json.loads(self._engine.to_str())
+        return value
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`. Names of special tokens in it are plain text like any other."""
@@ -191,16 +239,31 @@ class Tokenizer:
         return self._bytes[id_]
 
     def is_special(self, id_: int) -> bool:
-        """Is this one of `SPECIAL_TOKENS`?"""
-        return 0 <= id_ < len(SPECIAL_TOKENS)
+        """Is this token structure, and not text?"""
+        return id_ in self.special_tokens
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides which ids a text gets, the same for equal tokenizers."""
-        content: dict[str, Any] = json.loads(self._engine.to_str())
+        content = self.content()
         model = content["model"]
         decisive = [content["normalizer"], content["pre_tokenizer"], model["vocab"], model["merges"]]
+        if not self.is_own:
+            decisive += [content["added_tokens"], self._config]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def _roles(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What is needed of a tokenizer_config.json. A token stands there by its name, or as {"content": name, ...}."""
+    found = {}
+    for role in ("bos", "eos", "pad", "unk"):
+        token = config.get(f"{role}_token")
+        name = token.get("content") if isinstance(token, dict) else token
+        if isinstance(name, str):
+            found[f"{role}_token"] = name
+    if isinstance(config.get("chat_template"), str):
+        found["chat_template"] = config["chat_template"]
+    return found
 
 
 def _checked(texts: Iterable[str]) -> Iterator[str]:

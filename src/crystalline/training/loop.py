@@ -19,7 +19,7 @@ import numpy as np
 
 from crystalline.errors import EXIT_DAMAGED, EXIT_USAGE, Interrupted, UserError
 from crystalline.events import EventLog
-from crystalline.model import checkpoints
+from crystalline.model import checkpoints, store
 from crystalline.model.generation import visible
 from crystalline.model.objective import Objective
 from crystalline.model.transformer import build
@@ -37,7 +37,7 @@ from crystalline.training.interrupt import StopRequest
 from crystalline.training.link import Lost, Ranks
 from crystalline.training.node_zero import Alone, LocalTeam, Stopped, Team, Tell, Wanted, Workers
 from crystalline.training.position import PositionResult
-from crystalline.training.recipe import Recipe
+from crystalline.training.recipe import Recipe, start_identity
 from crystalline.training.roots import DECIDED_ON, RootFinder
 from crystalline.training.schedule import rate_at
 from crystalline.training.scribe import PARTS, Job, Report, Scribe
@@ -64,7 +64,7 @@ class Trainer:
         self.tokenizer = Tokenizer.load(run.tokenizer)
         codes = TokenCodes.load(run.tokenizer)
         self.model = build(recipe.shape, codes, recipe.dtype)
-        self.model.initialize(t.seed)
+        self._begin()
         held_out = TokenStream(run.shards, "held_out")
         self.roots = self._root_finder(codes, held_out) if t.discover_roots else None
         objective = Objective.of(recipe.settings.objective, recipe.steps, self.tokenizer, codes)
@@ -311,10 +311,11 @@ class Trainer:
     def _root_finder(self, codes: TokenCodes, held_out: TokenStream) -> RootFinder:
         t = self.recipe.settings.training
         # The memory that all workers read the tokens' factors from is this machine's.
-        if self.ranks is not None or not self.recipe.shape.factors:
+        if self.ranks is not None or not self.recipe.shape.factors or not self.tokenizer.is_own:
             raise UserError(
                 "training.discover_roots cannot be used here",
-                "it works on one machine, and with factor embeddings (model.factor_scale above 0)",
+                "it works on one machine, with factor embeddings (model.factor_scale above 0) and a vocabulary of "
+                "crystalline's own",
                 "set training.discover_roots = 0",
                 EXIT_USAGE,
             )
@@ -422,10 +423,27 @@ class Trainer:
         if found is not None or self.step > 0:
             self._restore(found)
 
+    def _begin(self) -> None:
+        """The weights before the first step: drawn, or those of the model that the run starts from.
+
+        Ranks that only help get theirs from rank 0.
+        """
+        self.model.initialize(self.recipe.settings.training.seed)
+        if "start" in self.recipe.text and self.leads:
+            problem = damage(self.run.start)
+            if not problem and start_identity(self.run) != self.recipe.text["start"]:
+                problem = "it is not the model that this run was started with"
+            if problem:
+                raise UserError(
+                    f"could not use the model in {self.run.start}", problem,
+                    "restore it from a backup, or import the model into a new run", EXIT_DAMAGED,
+                )  # fmt: skip
+            store.start_from(self.model, store.read_weights(self.run.start))
+
     def _restore(self, folder: Path | None) -> None:
         """Put the numbers of a checkpoint in place; None: those of the beginning."""
         if folder is None:
-            self.model.initialize(self.recipe.settings.training.seed)
+            self._begin()
             if self.roots is not None:
                 self.roots.use(self.roots.first_codes)
             for optimizer in self.optimizers:

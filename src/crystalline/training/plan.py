@@ -102,7 +102,10 @@ def _make_plan(settings: Settings, text: TextFacts) -> Plan:
         memory(recipe, 0 if t.workers == 0 else _busy_workers(settings)),
         gpu_memory=gpu_memory(recipe) * _workers_of_a_gpu(settings) if recipe.device == "cuda" else None,
         disk=_most_checkpoints(recipe) * _checkpoint_bytes(recipe),
-        bits_per_byte=expected_bits_per_byte(shape, steps * recipe.tokens_per_step, text),
+        # The curve is of weights that were drawn, and knows nothing of what a model has learned before.
+        bits_per_byte=None
+        if "start" in text.identity
+        else expected_bits_per_byte(shape, steps * recipe.tokens_per_step, text),
     )
 
 

@@ -16,6 +16,7 @@ import torch
 from crystalline.errors import EXIT_USAGE, UserError
 from crystalline.model import library
 from crystalline.model.shape import SIZES, Shape, shape_of
+from crystalline.run_folder import SEAL, RunFolder, sha256_file
 from crystalline.settings import Settings, Training
 from crystalline.training import device
 
@@ -37,7 +38,10 @@ LENGTH = {"steps", "tokens", "epochs", "minutes"}  # settled as steps; see pipel
 
 @dataclass(frozen=True)
 class Recipe:
-    """settings: all settled. shape: of the network. text: what identifies the training text."""
+    """settings: all settled. shape: of the network.
+
+    text: what identifies the training text; and, as "start", the model that training starts from, if there is one.
+    """
 
     settings: Settings
     shape: Shape
@@ -86,6 +90,11 @@ class Recipe:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Recipe:
         return cls(Settings.model_validate(value["settings"]), Shape(**value["shape"]), value["text"])
+
+
+def start_identity(run: RunFolder) -> str:
+    """SHA-256 of the checksums of the model in RUN/start, and so of all that is in it."""
+    return sha256_file(run.start / SEAL)
 
 
 def steps_for(training: Training, tokens_per_step: int, text_tokens: int) -> int | None:
