@@ -28,9 +28,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from crystalline.export import gguf, layout
 
 from crystalline import processes
+from crystalline.export import gguf, layout
 from crystalline.model.decoder import decoder
 from crystalline.model.generation import Continuation, advance
 from crystalline.model.sampling import Sampling

@@ -32,8 +32,7 @@ SHAPES = {
     ),
 }
 
-if "qk_norm" in Shape.__dataclass_fields__:
-    SHAPES["Llama's form"] = replace(SHAPE, qk_norm=False)
+SHAPES["Llama's form"] = replace(SHAPE, qk_norm=False)
 
 
 def network(shape: Shape = SHAPE, dtype: torch.dtype = torch.float32) -> Transformer:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from crystalline.errors import UserError
 from crystalline.export.gguf import BLOCK
-from crystalline.model.transformer import KVCache, Transformer
+from crystalline.model.decoder import Decoder, decoder
+from crystalline.model.sampling import Sampling, choose
+from crystalline.model.transformer import Transformer
 from crystalline.tokens.tokenizer import Tokenizer
 
 TEXT_TOKENS = 256  # drawn, at most
@@ -93,33 +93,32 @@ class Comparison:
         }
 
 
-@torch.inference_mode()
 def probe(model: Transformer, tokenizer: Tokenizer) -> Probe:
-    """Draw a text from a network in fp32, and let it go on greedily from its beginning."""
-    context = model.shape.context
+    """Draw a text from a network as generation does, in fp32, and let it go on greedily from its beginning."""
+    own, context = decoder(model, precision="fp32"), model.shape.context
     hidden = np.array([tokenizer.is_special(id_) for id_ in range(tokenizer.vocabulary_size)])
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(logits: Tensor) -> int:
-        return int(torch.multinomial(torch.softmax(logits, dim=-1), 1, generator=generator))
-
-    text = _continued(model, [tokenizer.bos], min(context, TEXT_TOKENS) - 1, hidden, draw)
+    generator = Sampling(temperature=1.0).generator()
+    text = [tokenizer.bos]
+    text += _continued(own, text, min(context, TEXT_TOKENS) - 1, hidden, Sampling(temperature=1.0), generator)
     prompt = text[: min(PROMPT_TOKENS, context // 2)]
     wanted = min(GREEDY_TOKENS, context - len(prompt))
-    greedy = _continued(model, prompt, wanted, hidden, lambda logits: int(logits.argmax()))[len(prompt) :]
-    return Probe(text, model(torch.tensor([text]))[0].numpy(), prompt, greedy, hidden)
+    greedy = _continued(own, prompt, wanted, hidden, Sampling(temperature=0), generator)
+    own.cut(0, 0)
+    return Probe(text, own.read(0, text, every=True), prompt, greedy, hidden)
 
 
 def _continued(
-    model: Transformer, tokens: list[int], count: int, hidden: NDArray[np.bool_], choose: Callable[[Tensor], int]
-) -> list[int]:
-    """The tokens and `count` more."""
-    cache, done, window = KVCache(model.shape, 1, model.dtype), list(tokens), list(tokens)
-    mask = torch.from_numpy(hidden)
-    for _ in range(count):
-        logits = model(torch.tensor([window]), cache, last_only=True)[0, -1].masked_fill(mask, -torch.inf)
-        window = [choose(logits)]
-        done += window
+    own: Decoder, tokens: Sequence[int], count: int, hidden: NDArray[np.bool_], how: Sampling,
+    generator: np.random.Generator,
+) -> list[int]:  # fmt: skip
+    """`count` tokens after these."""
+    own.cut(0, 0)
+    logits, done = own.read(0, tokens), list[int]()
+    while len(done) < count:
+        logits[hidden] = -np.inf
+        done.append(choose(logits, (), how, generator))
+        if len(done) < count:
+            logits = own.step([0], done[-1:])[0]
     return done
 
 

@@ -19,6 +19,7 @@ from crystalline.export.about import about
 from crystalline.export.check import Comparison, Probe
 from crystalline.model import checkpoints, packed, store
 from crystalline.model.checkpoints import RECIPE, WEIGHTS
+from crystalline.model.decoder import decoder
 from crystalline.model.transformer import Transformer
 from crystalline.run_folder import SEAL, new_file, new_folder, reporting_os_errors
 from crystalline.tokens.codes import FILE as CODES_FILE
@@ -190,10 +191,11 @@ def _cllm(part: Path, source: _Source, precision: str, verify: bool) -> tuple[li
     model, said = store.read_model(back, torch.float32), check.probe(source.model, source.tokenizer)
     check.check_rounding(_arrays(model), _arrays(source.model), precision)
 
-    @torch.inference_mode()
+    again = decoder(model, precision="fp32")
+
     def logits(tokens: Sequence[int]) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = model(torch.tensor([list(tokens)]))[0].numpy()
-        return found
+        again.cut(0, 0)
+        return again.read(0, tokens, every=True)
 
     checks = [_required(check.compare(said, logits, "crystalline", lossless=True))]
     if not model.shape.beyond_plain:
