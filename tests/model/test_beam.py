@@ -18,7 +18,9 @@ LETTERS = [2, 3, 4, 5]  # what may come, besides the end
 
 def network(context: int = 16, seed: int = 1) -> Transformer:
     """Six tokens, of which one never comes and one ends a text."""
-    shape = Shape(vocabulary=6, layers=2, width=16, heads=2, kv_heads=1, head_width=8, hidden=24, context=context, factors=0)
+    shape = Shape(
+        vocabulary=6, layers=2, width=16, heads=2, kv_heads=1, head_width=8, hidden=24, context=context, factors=0
+    )
     model = Transformer(shape, None, torch.float32)
     model.initialize(0)
     generator = torch.Generator().manual_seed(seed)

@@ -15,7 +15,7 @@ SLOTS = 16  # at once
 
 @dataclass(frozen=True)
 class Request:
-    """A text to continue, by at most `limit` tokens. best: of each token also tell so many of the most likely ones."""
+    """A text to continue, by at most `limit` tokens. best: tell how likely each is, and so many of the likeliest."""
 
     prompt: str
     how: Sampling

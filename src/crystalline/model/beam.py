@@ -19,7 +19,7 @@ from crystalline.model.sampling import log_probabilities, most_likely
 class Hypothesis:
     """A continuation that was found.
 
-    tokens: without the token that ends a text. log_probability: ln of what the network says of them (and of that end).
+    tokens: without the one that ends a text. log_probability: ln of what the network says of them (and of that end).
     score: that divided by the length penalty; the larger the better. reason: "stop" or "length".
     """
 
@@ -56,14 +56,14 @@ def beam_search(
 ) -> list[Hypothesis]:
     """The `best` continuations of `prompt` with the highest score that were met, best first.
 
-    At each step every beam is tried as a text that ends here, and the `width` most likely of all that go on become the
-    next beams; at `length` tokens they end. Once no beam can get better than the `best` that have ended, the search
-    does: what is left out by that could not have been among them. Of equal ones that which was met first is first.
+    At each step every beam is tried as a text that ends here, and the `width` most likely of all that go on become
+    the next beams; at `length` tokens they end. Once no beam can get better than the `best` that have ended, the
+    search does: what is left out by that could not have been among them. Of equal ones the first that was met is first.
 
-    decoder: with `width` slots, whose texts are lost. prompt: one token at least; text longer than the context goes on
-    as in `Continuation`. hidden: tokens that must not come. alpha: of the length penalty, from 0 up; the end counts as
-    a token. neighbours: beams go on only with the lattice neighbours of their most likely token. ended: whether a
-    continuation holds a stop string, which ends it.
+    decoder: with `width` slots, whose texts are lost. prompt: one token at least; text longer than the context goes
+    on as in `Continuation`. hidden: tokens that must not come. alpha: of the length penalty, from 0 up; the end
+    counts as a token. neighbours: beams go on only with the lattice neighbours of their most likely token. ended:
+    whether a continuation holds a stop string, which ends it.
     """
     context = decoder.shape.context
     hidden = np.asarray(hidden, np.int64)
@@ -106,9 +106,7 @@ def beam_search(
     return finished
 
 
-def _totals(
-    beam: _Beam, logits: np.ndarray, hidden: np.ndarray, neighbours: Neighbourhood | None
-) -> np.ndarray:
+def _totals(beam: _Beam, logits: np.ndarray, hidden: np.ndarray, neighbours: Neighbourhood | None) -> np.ndarray:
     """(V,) fp64: the log-probability of the beam with each token after it."""
     logits[hidden] = -np.inf
     each = log_probabilities(logits)

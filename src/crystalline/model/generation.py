@@ -220,7 +220,8 @@ class LanguageModel:
     ) -> list[Hypothesis]:
         """The `best` most likely continuations of `prompt` that a beam search of `width` finds (see beam.py).
 
-        A hypothesis that ends with a stop string holds its tokens. Of `how` only the lattice counts: nothing is drawn.
+        A hypothesis that ends with a stop string holds its tokens. Of `how` only the lattice counts: nothing is
+        drawn.
         """
         t = self.tokenizer
         stops = [string.encode() for string in stop]

@@ -24,12 +24,14 @@ from crystalline.tokens.similarity import Similarity, largest
 
 
 class Neighbourhood:
-    """What may come beside each token: itself, its k nearest, and `always`. Found when it is first asked for, and kept.
+    """What may come beside each token: itself, its k nearest, and `always`. Looked up once and kept.
 
     structure: tokens that are no text, and so nobody's neighbours.
     """
 
-    def __init__(self, similarity: Similarity, k: int, structure: Sequence[int] = (), always: Sequence[int] = ()) -> None:
+    def __init__(
+        self, similarity: Similarity, k: int, structure: Sequence[int] = (), always: Sequence[int] = ()
+    ) -> None:
         self.k = k
         self._similarity, self._structure, self._always = similarity, list(structure), list(always)
         self._found: dict[int, NDArray[np.int64]] = {}
