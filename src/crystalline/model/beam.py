@@ -58,7 +58,7 @@ def beam_search(
 
     At each step every beam is tried as a text that ends here, and the `width` most likely of all that go on become
     the next beams; at `length` tokens they end. Once no beam can get better than the `best` that have ended, the
-    search does: what is left out by that could not have been among them. Of equal ones the first that was met is first.
+    search does: what is left out by that could not have been among them. Of equal ones the first one met is first.
 
     decoder: with `width` slots, whose texts are lost. prompt: one token at least; text longer than the context goes
     on as in `Continuation`. hidden: tokens that must not come. alpha: of the length penalty, from 0 up; the end
