@@ -1,4 +1,4 @@
-"""Lattice sampling draws only beside the most likely token, by the network's probabilities; so does a lattice beam."""
+"""Lattice sampling draws only beside the most likely token, as the network weighs it; so does a lattice beam."""
 
 import itertools
 import shutil
