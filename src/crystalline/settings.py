@@ -306,6 +306,10 @@ class Generation(Section):
     top_p: float = Field(0.95, gt=0, le=1, description="draw from the smallest set of this probability")
     min_p: float = Field(0.0, ge=0, le=1, description="leave out tokens under this share of the best")
     repetition_penalty: float = Field(1.0, ge=0.1, le=10, description="above 1: repeat less")
+    precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
+        "auto",
+        description="of the weights while it generates; auto: the one of the training; int8: half of bf16's memory",
+    )
 
 
 class Settings(Section):

@@ -127,6 +127,13 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         "--stop", action="append", type=stop_text, default=[], metavar="TEXT",
         help="end before this text; \\n is the end of a line; may be repeated",
     )  # fmt: skip
+    add_precision(parser)
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16", "int8"), help="of the weights; default: the one of the training"
+    )
 
 
 def stop_text(text: str) -> str:

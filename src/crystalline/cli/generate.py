@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     began = time.perf_counter()
     from crystalline.model.generation import load
 
-    model = load(args.run)
+    model = load(args.run, args.precision)
     log.debug("loaded in %.2f s", time.perf_counter() - began)
     if len(prompts) == 1 and args.samples == 1 and not (args.beams or args.out or _as_json(args)):
         _stream(args, model, prompts[0])

@@ -1,7 +1,7 @@
 """A conversation as the text that a model continues.
 
-The models made here are not taught to answer questions: they continue text. A conversation is therefore one text, each
-turn a paragraph, and an answer is the model's next paragraph.
+The models made here are not taught to answer questions: they continue text. A conversation is therefore one text,
+each turn a paragraph, and an answer is the model's next paragraph.
 """
 
 from __future__ import annotations

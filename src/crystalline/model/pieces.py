@@ -35,7 +35,7 @@ class Pieces:
         return piece
 
     def rest(self, ended: bool) -> str:
-        """What was held back, when no more tokens come. ended: the text itself has; a broken character is then shown."""
+        """What was held back, when no more tokens come. ended: the text itself has; a broken character is shown."""
         rest = self._held + (self._decoder.decode(b"", final=True) if ended and not self.stopped else "")
         self._held = ""
         return rest
