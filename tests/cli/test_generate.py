@@ -152,6 +152,7 @@ def test_speed_is_told_to_who_asks(tiny_run, cllm):
         (["-p", "x", "--greedy", "--temperature", "0.5"], "--greedy"),
         (["-p", "x", "--beams", "2", "--temperature", "0.5", "--seed", "1"], "--temperature, --seed"),
         (["-p", "x", "--beams", "2", "--greedy"], "--greedy"),
+        (["-p", "x", "--beams", "2", "--top-k", "0"], "--top-k"),
         (["-p", "x", "--beams", "2", "--samples", "3"], "--beams 3"),
         (["-p", "x", "--beams", "2", "--json", "--logprobs", "1"], "--logprobs"),
         (["-p", "x", "--length-penalty", "1"], "--beams"),
@@ -181,6 +182,7 @@ def test_flags_that_make_no_sense_are_told(tiny_run, cllm, prompts, flags, words
         ('{"prompt": "a"}\n\n{"prompt": 5}\n', "p.txt", "line 3"),
         ('{"prompt": "a"\n', "p.jsonl", "line 1"),
         ('{"text": "a"}\n', "p.jsonl", "line 1"),
+        ('{"prompt": "a"}\n{"prompt": "a \\ud800"}\n', "p.jsonl", "line 2"),
     ],
 )
 def test_a_file_that_holds_no_prompts_is_told(tiny_run, cllm, prompts, content, name, words):
