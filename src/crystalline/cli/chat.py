@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     folder = RunFolder.open(args.run)
     conversation = Conversation.open(folder, args.name)
     model = load(args.run, args.precision)
-    common.sampling(args, model)  # tells what cannot be used before anything else is said
+    model.neighbours(common.sampling(args, model))  # tells what cannot be used before anything else is said
     if args.system is not None:
         conversation.say_before(args.system)
     if not args.quiet:
