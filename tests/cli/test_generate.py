@@ -199,3 +199,10 @@ def test_files_that_cannot_be_read_or_written_are_told(tiny_run, cllm, tmp_path)
     code, _, err = cllm("generate", tiny_run, "-p", "x", "-n", "2", "--out", tmp_path / "none" / "out.txt")
     assert code == EXIT_SYSTEM
     assert "out.txt" in err
+
+
+def test_the_precisions_of_the_flag_are_those_of_the_decoder():
+    from crystalline.cli import common
+    from crystalline.model import decoder
+
+    assert common.PRECISIONS == decoder.PRECISIONS
