@@ -122,6 +122,17 @@ def _continued(
     return done
 
 
+def logits_of(model: Transformer) -> Logits:
+    """What a network says as generation reads it, in fp32."""
+    own = decoder(model, precision="fp32")
+
+    def logits(tokens: Sequence[int]) -> NDArray[np.float32]:
+        own.cut(0, 0)
+        return own.read(0, tokens, every=True)
+
+    return logits
+
+
 def compare(said: Probe, logits: Logits, reader: str, lossless: bool) -> Comparison:
     """What another reader says. Its greedy tokens are seen at once: as long as they are the same it would go on so.
 

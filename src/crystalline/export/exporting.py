@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from crystalline.errors import EXIT_USAGE, UserError
@@ -19,7 +17,6 @@ from crystalline.export.about import about
 from crystalline.export.check import Comparison, Probe
 from crystalline.model import checkpoints, packed, store
 from crystalline.model.checkpoints import RECIPE, WEIGHTS
-from crystalline.model.decoder import decoder
 from crystalline.model.transformer import Transformer
 from crystalline.run_folder import SEAL, new_file, new_folder, reporting_os_errors
 from crystalline.tokens.codes import FILE as CODES_FILE
@@ -191,13 +188,7 @@ def _cllm(part: Path, source: _Source, precision: str, verify: bool) -> tuple[li
     model, said = store.read_model(back, torch.float32), check.probe(source.model, source.tokenizer)
     check.check_rounding(_arrays(model), _arrays(source.model), precision)
 
-    again = decoder(model, precision="fp32")
-
-    def logits(tokens: Sequence[int]) -> NDArray[np.float32]:
-        again.cut(0, 0)
-        return again.read(0, tokens, every=True)
-
-    checks = [_required(check.compare(said, logits, "crystalline", lossless=True))]
+    checks = [_required(check.compare(said, check.logits_of(model), "crystalline", lossless=True))]
     if not model.shape.beyond_plain:
         codes = TokenCodes.load(back)
         sizes, weights = reader.read_checkpoint(back, codes.bags())

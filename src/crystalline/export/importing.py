@@ -7,7 +7,7 @@ and the vectors of their factors are zero at first: the network predicts exactly
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import tokenizers
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -95,16 +94,10 @@ def _crystalline(source: Path, folder: Path, context: int | None) -> Imported:
     write_json(folder / packed.ABOUT, {"origin": origin, "license": about.get("license")})
     model, before = store.read_model(folder, torch.float32), store.read_model(found, torch.float32)
     said = check.probe(model, Tokenizer.load(folder))
-    comparison = check.compare(said, lambda tokens: _logits(before, tokens), "crystalline", lossless=True)
+    comparison = check.compare(said, check.logits_of(before), "crystalline", lossless=True)
     check.require(comparison)
     chosen = {f"model.{name}": value for name, value in values.items() if value is not None}
     return Imported(chosen, model.shape.parameters, [comparison], [])
-
-
-@torch.inference_mode()
-def _logits(model: torch.nn.Module, tokens: Sequence[int]) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = model(torch.tensor([list(tokens)]))[0].numpy()
-    return found
 
 
 # --- Hugging Face ----------------------------------------------------------------------------------------------
