@@ -7,7 +7,7 @@ import torch
 
 import crystalline
 from crystalline.errors import UserError
-from crystalline.model.generation import Generated, LanguageModel, _possible_start, advance
+from crystalline.model.generation import Generated, LanguageModel, advance
 from crystalline.model.sampling import Sampling
 
 
@@ -124,12 +124,6 @@ def test_stop_strings_are_not_shown_even_when_they_come_in_pieces(model):
         pieces = list(Scripted(model, script).stream("", Sampling(), 100, [stop], result))
         assert "".join(pieces) == expected
     assert result.reason == "stop"
-
-
-def test_possible_start_of_a_stop_string():
-    assert _possible_start("abc", ["cde", "bcd"]) == 2
-    assert _possible_start("abc", ["x"]) == 0
-    assert _possible_start("", ["x"]) == 0
 
 
 def test_sampling_settings_are_checked(model):

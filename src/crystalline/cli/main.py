@@ -45,6 +45,7 @@ VERBS = {
     "eval": "measure a model on held-out text: cross-entropy and bits per byte",
     "generate": "continue a text",
     "chat": "talk to a model in the terminal",
+    "serve": "answer other programs over HTTP, in the language of OpenAI's API",
     "models": "list the models below a folder",
     "hash": "print the SHA-256 of a model's weights",
     "lattice": "prime codes, families, neighbours and a map of tokens; numbers",

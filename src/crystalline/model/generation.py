@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from pydantic import ValidationError
 from crystalline.errors import EXIT_DAMAGED, EXIT_USAGE, UserError
 from crystalline.model import checkpoints, store
 from crystalline.model.decoder import Decoder, decoder
+from crystalline.model.pieces import Pieces
 from crystalline.model.sampling import Sampling, choose
 from crystalline.model.transformer import Transformer
 from crystalline.settings import Generation
@@ -128,35 +128,25 @@ class LanguageModel:
         stop: Sequence[str] = (),
         result: Generated | None = None,
     ) -> Iterator[str]:
-        """Pieces of the continuation of `prompt`, as soon as they are certain.
+        """Pieces of the continuation of `prompt`, as soon as they are certain (see `Pieces`).
 
-        A character whose bytes are not all there, and text that may be the start of a stop string, is held back.
         `result` is filled with all tokens and the reason of the end.
         """
         result = Generated([], "length") if result is None else result
         result.reason = "length"
         how = how or self.sampling()
         limit = max_tokens or self.defaults.max_tokens
-        characters = codecs.getincrementaldecoder("utf-8")("replace")
-        held = ""
+        pieces = Pieces(self.tokenizer, stop)
         for token in self.next_tokens(self.tokenizer.encode(prompt), how, result):
             result.tokens.append(token)
-            held += characters.decode(self.tokenizer.token_bytes(token))
-            found = [place for place in (held.find(s) for s in stop) if place >= 0]
-            if found:
+            if piece := pieces.add(token):
+                yield piece
+            if pieces.stopped:
                 result.reason = "stop"
-                held = held[: min(found)]
+            if pieces.stopped or len(result.tokens) == limit:
                 break
-            sure = len(held) - _possible_start(held, stop)
-            if sure:
-                yield held[:sure]
-                held = held[sure:]
-            if len(result.tokens) == limit:
-                break
-        else:
-            held += characters.decode(b"", final=True)
-        if held:
-            yield held
+        if rest := pieces.rest(ended=result.reason == "stop"):
+            yield rest
 
     def generate(self, prompt: str, how: Sampling | None = None, **options: Any) -> str:
         """The continuation of `prompt` as one string. Options as for `stream`."""
@@ -183,17 +173,6 @@ class LanguageModel:
 def visible(text: str) -> str:
     """Text that is safe to show in a terminal: control characters, which could do things to it, become dots."""
     return "".join(c if c.isprintable() or c in "\n\t" else "·" for c in text)
-
-
-def _possible_start(text: str, stop: Sequence[str]) -> int:
-    """How many characters at the end of `text` could be the beginning of a stop string."""
-    longest = 0
-    for string in stop:
-        for length in range(min(len(string) - 1, len(text)), longest, -1):
-            if text.endswith(string[:length]):
-                longest = length
-                break
-    return longest
 
 
 def load(path: str | Path) -> LanguageModel:
