@@ -306,6 +306,10 @@ class Generation(Section):
     top_p: float = Field(0.95, gt=0, le=1, description="draw from the smallest set of this probability")
     min_p: float = Field(0.0, ge=0, le=1, description="leave out tokens under this share of the best")
     repetition_penalty: float = Field(1.0, ge=0.1, le=10, description="above 1: repeat less")
+    precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
+        "auto",
+        description="of the weights while it generates; auto: the one of the training; int8: half of bf16's memory",
+    )
 
 
 def _as_list(value: Any) -> Any:
@@ -331,9 +335,6 @@ class Serving(Section):
     max_body_bytes: int = Field(1_000_000, ge=1000, le=1_000_000_000, description="largest request (413)")
     long_prompts: Literal["refuse", "cut"] = Field(
         "refuse", description="a prompt that is longer than the context: refuse it (400), or use its last part"
-    )
-    precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
-        "auto", description="of the matrices; auto: that of the training"
     )
     reload_seconds: float = Field(
         2.0, ge=0, le=86_400, description="how often to look for a newer checkpoint of the run; 0: never"

@@ -107,7 +107,8 @@ def test_the_cuts_are_those_of_the_definitions(seed):
     logits = (random.standard_normal(3000) * random.choice([0.1, 1, 4])).astype(np.float32)
     for how in (
         Sampling(top_p=0.95), Sampling(top_p=0.5, temperature=2.0), Sampling(top_k=2999),
-        Sampling(min_p=0.05), Sampling(top_k=40, top_p=0.9), Sampling(top_k=100, min_p=0.2), Sampling(top_p=0.999, min_p=0.01),
+        Sampling(min_p=0.05), Sampling(top_k=40, top_p=0.9), Sampling(top_k=100, min_p=0.2),
+        Sampling(top_p=0.999, min_p=0.01),
     ):  # fmt: skip
         ids, p = candidates(logits, [], how)
         wanted = cut_by_definition(logits, how)

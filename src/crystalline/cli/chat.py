@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
     folder = RunFolder.open(args.run)
     conversation = Conversation.open(folder, args.name)
-    model = load(args.run)
+    model = load(args.run, args.precision)
     how = model.sampling(
         temperature=args.temperature, top_k=args.top_k, top_p=args.top_p, min_p=args.min_p,
         repetition_penalty=args.repetition_penalty, seed=args.seed,

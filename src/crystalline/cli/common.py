@@ -112,6 +112,13 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-p", type=float, metavar="P", help="leave out tokens under P of the best one's")
     parser.add_argument("--repetition-penalty", type=float, metavar="R", help="above 1: repeat less")
     parser.add_argument("--seed", type=whole(0), default=0, metavar="S", help="the same seed gives the same text")
+    add_precision(parser)
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16", "int8"), help="of the weights; default: the one of the training"
+    )
 
 
 def order(args: argparse.Namespace, name: str, **arguments: Any) -> int:

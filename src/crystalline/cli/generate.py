@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     prompt = os.fsencode(given).decode("utf-8", "replace")
     from crystalline.model.generation import Generated, load, visible
 
-    model = load(args.run)
+    model = load(args.run, args.precision)
     how = model.sampling(
         temperature=args.temperature, top_k=args.top_k, top_p=args.top_p, min_p=args.min_p,
         repetition_penalty=args.repetition_penalty, seed=args.seed,

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--slots", type=common.whole(1), metavar="N", help="texts that are written at once; default: 8"
     )
-    parser.add_argument("--precision", metavar="auto|fp32|bf16|int8", help="of the network's matrices")
+    common.add_precision(parser)
     parser.add_argument("--cors", action="append", metavar="ORIGIN", help="a web page that may ask; *: all")
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="any setting; may be repeated"
@@ -52,9 +52,7 @@ def run(args: argparse.Namespace) -> int:
     paths = [Path(model).expanduser() for model in args.models]
     for path in paths:
         checkpoints.find(path)  # a model that is not there is told before anything starts
-    flags = {
-        f"serving.{name}": getattr(args, name) for name in ("host", "port", "key_file", "slots", "precision", "cors")
-    }
+    flags = {f"serving.{name}": getattr(args, name) for name in ("host", "port", "key_file", "slots", "cors")}
     flags["serving.keys"] = args.key
     file = RunFolder(paths[0]).settings
     given = settings.load(file if file.exists() else None, overrides={**common.assignments(args), **flags})
@@ -64,5 +62,5 @@ def run(args: argparse.Namespace) -> int:
             print(f"serving {', '.join(names)} at {address}", flush=True)
             print("Ctrl-C ends it", file=sys.stderr)
 
-    server.serve(paths, given.serving, on_ready)
+    server.serve(paths, given.serving, on_ready, args.precision)
     return EXIT_OK

@@ -52,7 +52,7 @@ typedef uint16_t halves __attribute__((vector_size(32)));
 #define EACH(i, n) for (long i = 0; i < (n); i += 16) /* loads and stores take what is left of the row, at most 16 */
 
 static const integers lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-INLINE vector all(float x) { return (vector){} + x; }
+INLINE vector all(float x) { return (vector){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
 INLINE vector choose(integers where, vector a, vector b) { return (vector)(((integers)a & where) | ((integers)b & ~where)); }
 INLINE vector max2(vector a, vector b) { return choose(a > b, a, b); }
 INLINE vector first(vector v, long n, float rest) { return n >= 16 ? v : choose(lanes < (int32_t)n, v, all(rest)); }
@@ -62,21 +62,23 @@ INLINE long least(long a, long b) { return a < b ? a : b; }
 
 INLINE vector load_fp32(const float *p, long n) { vector v = {}; if (n >= 16) memcpy(&v, p, 64); else memcpy(&v, p, 4 * n); return v; }
 INLINE void store_fp32(float *p, vector v, long n) { if (n >= 16) memcpy(p, &v, 64); else memcpy(p, &v, 4 * n); }
-INLINE vector load_bf16(const bf16 *p, long n) {
-    halves h = {};
-    if (n >= 16) memcpy(&h, p, 32); else memcpy(&h, p, 2 * n);
-    return (vector)(__builtin_convertvector(h, bits) << 16);
+#ifdef AVX512
+INLINE bits widened(halves h) { return (bits)_mm512_cvtepu16_epi32((__m256i)h); } /* as __builtin_convertvector, in one instruction */
+INLINE halves narrowed(bits b) { return (halves)_mm512_cvtepi32_epi16((__m512i)b); }
+#else
+INLINE bits widened(halves h) { return __builtin_convertvector(h, bits); }
+INLINE halves narrowed(bits b) { return __builtin_convertvector(b, halves); }
+#endif
+INLINE vector load_bf16(const bf16 *p) {
+    halves h;
+    memcpy(&h, p, 32);
+    return (vector)(widened(h) << 16);
 }
 /* Rounded to nearest, ties to even; a NaN stays one. */
 INLINE void store_bf16(bf16 *p, vector v, long n) {
     bits b = (bits)v, rounded = (b + 0x7fff + ((b >> 16) & 1)) >> 16;
-    halves h = __builtin_convertvector((bits)choose(v == v, (vector)rounded, (vector)((bits){} + 0x7fc0)), halves);
+    halves h = narrowed((bits)choose(v == v, (vector)rounded, (vector)((bits){} + 0x7fc0)));
     if (n >= 16) memcpy(p, &h, 32); else memcpy(p, &h, 2 * n);
-}
-INLINE bf16 as_bf16(float x) {
-    bf16 result;
-    store_bf16(&result, all(x), 1);
-    return result;
 }
 INLINE float from_bf16(bf16 x) {
     uint32_t b = (uint32_t)x << 16;
@@ -331,7 +333,7 @@ engine_t *new_engine(const network_t *n, int64_t threads) {
 /* --- inputs and panels, in each precision ----------------------------------------------------------------------------
 
    put: the inputs of a product, `width` numbers, times `scale` and, if there is one, `gain`.
-   sums: of one panel for 1 to TOGETHER rows of inputs.
+   sums: of one panel for 1 to TOGETHER rows of inputs; `next`: what to fetch meanwhile, or NULL.
    vector_of: a token's vector out of the panels of the head. */
 
 INLINE float rms(const float *x, long width, double epsilon) {
@@ -348,7 +350,9 @@ INLINE vector scaled(const float *x, const float *gain, float scale, long n) {
     return gain ? v * load_fp32(gain, n) : v;
 }
 
-#define SUMS(suffix) INLINE void sums_##suffix(const void *panel, long depth, const char *in, long row, float out[][PANEL], const int rows)
+#define SUMS(suffix) INLINE void sums_##suffix(const void *panel, long depth, const char *in, long row, const char *next, float out[][PANEL], const int rows)
+/* Half as many bytes of what comes next as are read in this place. */
+#define FETCH(k) do { if (next) for (int j = 0; j < LANES / 2; j++) __builtin_prefetch(next + (k) * (PANEL * 2) + 64 * j, 0, 2); } while (0)
 
 #define depth_fp32(width) (width)
 #define panel_bytes_fp32(depth) ((depth) * PANEL * 4)
@@ -362,6 +366,7 @@ SUMS(fp32) {
     vector s[TOGETHER][LANES] = {};
     for (long k = 0; k < depth; k++, w += PANEL) {
         vector v[LANES];
+        FETCH(k);
         for (int j = 0; j < LANES; j++) v[j] = whole(w + 16 * j);
         for (int r = 0; r < rows; r++) {
             vector x = all(((const float *)(in + r * row))[k]);
@@ -390,6 +395,7 @@ SUMS(bf16) {
     for (int r = 0; r < rows; r++) for (int j = 0; j < LANES; j++) s[r][j] = _mm512_setzero_ps();
     for (long k = 0; k < depth / 2; k++, w += PANEL) {
         __m512bh v[LANES];
+        FETCH(k);
         for (int j = 0; j < LANES; j++) v[j] = (__m512bh)_mm512_load_si512(w + 16 * j);
         for (int r = 0; r < rows; r++) {
             __m512bh x = (__m512bh)_mm512_set1_epi32(((const int32_t *)(in + r * row))[k]);
@@ -496,7 +502,7 @@ INLINE integers multiply(integers s, integers w, const int32_t *x) {
 SUMS(int8) {
     const float *panel_scales = panel;
     const int32_t *w = (const int32_t *)panel + PANEL;
-    vector s[TOGETHER][LANES] = {};
+    memset(out, 0, rows * sizeof *out);
     for (long part = 0; part < depth / PART; part++) {
         integers sum[TOGETHER][LANES];
         for (int r = 0; r < rows; r++) {
@@ -505,17 +511,18 @@ SUMS(int8) {
         }
         for (long k = part * PART / 4; k < (part + 1) * PART / 4; k++, w += PANEL) {
             integers v[LANES];
+            FETCH(k);
             for (int j = 0; j < LANES; j++) memcpy(v + j, w + 16 * j, 64);
             for (int r = 0; r < rows; r++)
                 for (int j = 0; j < LANES; j++) sum[r][j] = multiply(sum[r][j], v[j], (const int32_t *)(in + r * row) + k * WORDS);
         }
         for (int r = 0; r < rows; r++) {
             float scale = ((const float *)(in + r * row))[WORDS_OF(depth) + part];
-            for (int j = 0; j < LANES; j++) s[r][j] += __builtin_convertvector(sum[r][j], vector) * scale;
+            for (int j = 0; j < LANES; j++) store_fp32(out[r] + 16 * j, whole(out[r] + 16 * j) + __builtin_convertvector(sum[r][j], vector) * scale, 16);
         }
     }
     for (int r = 0; r < rows; r++)
-        for (int j = 0; j < LANES; j++) store_fp32(out[r] + 16 * j, s[r][j] * whole(panel_scales + 16 * j), 16);
+        for (int j = 0; j < LANES; j++) store_fp32(out[r] + 16 * j, whole(out[r] + 16 * j) * whole(panel_scales + 16 * j), 16);
 }
 
 static void vector_of_int8(const void *head, long token, long width, float *x) {
@@ -573,18 +580,28 @@ static long head_cache(const network_t *n) {
 /* Elements of the cache of one slot. */
 int64_t slot_cache(const network_t *n) { return n->layers * n->kv_heads * head_cache(n); }
 
+/* s: of `count` blocks of 16 keys, their products with q; the even and the odd numbers by themselves. */
+#define SCORES(count) do { \
+    for (long i = 0; i < own; i += 2) \
+        for (int b = 0; b < count; b++) { \
+            s[b] += LOAD(k + 16 * (b * own + i)) * q[i]; \
+            odd[b] += LOAD(k + 16 * (b * own + i + 1)) * q[i + 1]; \
+        } \
+    for (int b = 0; b < count; b++) s[b] += odd[b]; \
+} while (0)
+
 #define CACHED float
 #define LOAD(p) load_fp32(p, 16)
-#define FROM(x) (x)
+#define SAVE(p, v, n) store_fp32(p, v, n)
 #define NAME(x) x##_fp32
 #include "decode.c"
 #undef CACHED
 #undef LOAD
-#undef FROM
+#undef SAVE
 #undef NAME
 #define CACHED bf16
-#define LOAD(p) load_bf16(p, 16)
-#define FROM(x) as_bf16(x)
+#define LOAD(p) load_bf16(p)
+#define SAVE(p, v, n) store_bf16(p, v, n)
 #define NAME(x) x##_bf16
 #include "decode.c"
 #undef NAME
@@ -593,15 +610,15 @@ int64_t slot_cache(const network_t *n) { return n->layers * n->kv_heads * head_c
 
 #else
 
-static void NAME(panel)(const void *panel, long depth, const char *in, long row, float out[][PANEL], long rows) {
+static void NAME(panel)(const void *panel, long depth, const char *in, long row, const char *next, float out[][PANEL], long rows) {
     switch (rows) {
-    case 1: NAME(sums)(panel, depth, in, row, out, 1); break;
-    case 2: NAME(sums)(panel, depth, in, row, out, 2); break;
+    case 1: NAME(sums)(panel, depth, in, row, NULL, out, 1); break;
+    case 2: NAME(sums)(panel, depth, in, row, next, out, 2); break;
 #if TOGETHER == 6
-    case 3: NAME(sums)(panel, depth, in, row, out, 3); break;
-    case 4: NAME(sums)(panel, depth, in, row, out, 4); break;
-    case 5: NAME(sums)(panel, depth, in, row, out, 5); break;
-    case 6: NAME(sums)(panel, depth, in, row, out, 6); break;
+    case 3: NAME(sums)(panel, depth, in, row, next, out, 3); break;
+    case 4: NAME(sums)(panel, depth, in, row, next, out, 4); break;
+    case 5: NAME(sums)(panel, depth, in, row, next, out, 5); break;
+    case 6: NAME(sums)(panel, depth, in, row, next, out, 6); break;
 #endif
     }
 }
@@ -620,7 +637,11 @@ static void NAME(product)(engine_t *e, long part, long parts, const void *matrix
         for (long r = 0, count; r < to - from; r += count) {
             float sums[TOGETHER][PANEL] ALIGNED;
             count = least(TOGETHER, to - from - r);
-            NAME(panel)((const char *)matrix + p * NAME(panel_bytes)(depth), depth, in + r * row, row, sums, count);
+            /* Many rows take longer than reading weights from memory: the first two groups of them fetch the next panel. */
+            long bytes = NAME(panel_bytes)(depth), halves_fetched = r / TOGETHER;
+            const char *panel = (const char *)matrix + p * bytes;
+            int fetch = to - from > TOGETHER && halves_fetched < 2 && p + 1 < panels;
+            NAME(panel)(panel, depth, in + r * row, row, fetch ? panel + bytes + halves_fetched * bytes / 2 : NULL, sums, count);
             for (long i = 0; i < count; i++) {
                 if (then == GATE) {
                     float *to_row = out + (r + i) * (outputs / 2) + p * PANEL / 2;
@@ -656,8 +677,15 @@ static void NAME(attend)(engine_t *e, long l, long run, long g, float *scores) {
         turned(n, key, layer->key_gain, position, 1.0f, q);
         for (long p = 0; p < n->phases; p++) memcpy(q + W + 2 * p, n->phase[p] + 2 * (n->by_token[p] ? token : position), 8);
         CACHED *at = keys + position / 16 * 16 * own + position % 16;
-        for (long i = 0; i < own; i++) at[16 * i] = FROM(q[i]);
-        for (long i = 0; i < W; i++) values[position * value_row + i] = FROM(more ? value[i] + more[i] : value[i]);
+        EACH(i, own) {
+            CACHED some[16];
+            SAVE(some, load_fp32(q + i, 16), 16);
+            for (long j = 0; j < least(16, own - i); j++) at[16 * (i + j)] = some[j];
+        }
+        EACH(i, W) {
+            vector v = load_fp32(value + i, W - i);
+            SAVE(values + position * value_row + i, more ? v + load_fp32(more + i, W - i) : v, 16);
+        }
     }
     for (long r = e->run[run]; r < e->run[run + 1]; r++)
         for (long h = g * group; h < (g + 1) * group; h++) {
@@ -671,16 +699,13 @@ static void NAME(attend)(engine_t *e, long l, long run, long g, float *scores) {
             for (long t = 0; t < seen; t += 64) {
                 const CACHED *k = keys + t * own;
                 long blocks = least(4, (seen - t + 15) / 16);
-                vector s[4] = {};
-                if (blocks == 4) {
-                    for (long i = 0; i < own; i++)
-                        for (int b = 0; b < 4; b++) s[b] += LOAD(k + 16 * (b * own + i)) * q[i];
-                } else {
-                    for (long b = 0; b < blocks; b++) {
-                        vector one = {};
-                        for (long i = 0; i < own; i++) one += LOAD(k + 16 * (b * own + i)) * q[i];
-                        s[b] = one;
-                    }
+                vector s[4], odd[4];
+                for (int b = 0; b < 4; b++) s[b] = odd[b] = all(0.0f);
+                switch (blocks) { /* each with two sums that do not wait for each other */
+                case 4: SCORES(4); break;
+                case 3: SCORES(3); break;
+                case 2: SCORES(2); break;
+                case 1: SCORES(1); break;
                 }
                 for (long b = 0; b < blocks; b++) {
                     s[b] = first(s[b], seen - t - 16 * b, -INFINITY);

@@ -1,7 +1,7 @@
 """A network made ready to continue texts: one token after the other, many texts at once.
 
-`decoder(model)` lays the weights out for that, in the precision asked for. A text lives in a slot, which keeps the keys
-and values of its tokens (the KV cache).
+`decoder(model)` lays the weights out for that, in the precision asked for. A text lives in a slot, which keeps the
+keys and values of its tokens (the KV cache).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from crystalline import processes
 from crystalline.model import library
 from crystalline.model.shape import Shape
-from crystalline.model.transformer import FactorEmbedding, KVCache, Transformer, is_matrix
+from crystalline.model.transformer import Block, FactorEmbedding, KVCache, Transformer, is_matrix
 
 PRECISIONS = ("fp32", "bf16", "int8")
 
@@ -74,7 +74,9 @@ class Decoder(ABC):
             raise ValueError("no tokens to read")
         if min(tokens) < 0 or max(tokens) >= self.shape.vocabulary:
             raise ValueError(f"tokens are numbers from 0 to {self.shape.vocabulary - 1}")
-        if min(slots) < 0 or max(self._lengths[slot] for slot in slots) + more > self.shape.context:
+        if min(slots) < 0 or max(slots) >= self.slots:
+            raise ValueError(f"slots are numbers from 0 to {self.slots - 1}")
+        if max(self._lengths[slot] for slot in slots) + more > self.shape.context:
             raise ValueError(f"{more} tokens more are too many for a context of {self.shape.context}")
 
     @abstractmethod
@@ -154,26 +156,22 @@ class _Engine:
 
     def __init__(self, model: Transformer, precision: str, threads: int, compiled: ctypes.CDLL) -> None:
         self.precision = precision
-        compiled.take_block.restype = compiled.new_engine.restype = ctypes.c_void_p
-        compiled.slot_cache.restype = ctypes.c_int64
         self.decode = getattr(compiled, f"decode_{precision}")
-        self.decode.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_int64] * 2 + [ctypes.c_void_p]
-        self.decode.restype = None
         self._kept: list[Tensor] = []  # what C reads of the model's own memory
 
         self.network = self._describe(model)
-        shape, size = model.shape, 0
+        shape = model.shape
         hidden = _up_to(shape.hidden, PANEL // 2)
         inner, all_heads = shape.heads * shape.head_width, (shape.heads + 2 * shape.kv_heads) * shape.head_width
         sizes = [(all_heads, shape.width), (shape.width, inner), (2 * hidden, shape.width), (shape.width, hidden)]
         sizes = [*sizes * shape.layers, (shape.vocabulary, shape.width)]
         places = np.cumsum([0, *(_panel_bytes(*each, precision) for each in sizes)]).tolist()
-        size = places.pop()
+        size = self.bytes = places.pop()
         address = compiled.take_block(ctypes.c_int64(size))
         if not address:
             raise MemoryError(f"no memory for {size / 1e6:,.0f} MB of weights")
         block = torch.frombuffer((ctypes.c_uint8 * size).from_address(address), dtype=torch.uint8)
-        for number, layer in enumerate(model.blocks):
+        for number, layer in enumerate(_blocks(model)):
             attention, feed_forward = layer.attention, layer.feed_forward
             missing = hidden - shape.hidden
             gate, up = (F.pad(m, (0, 0, 0, missing)) for m in feed_forward.gate_up.detach().chunk(2))
@@ -198,7 +196,7 @@ class _Engine:
         """All but the matrices. Small weights and tables stay where they are."""
         shape = model.shape
         layers = (_Layer * shape.layers)()
-        for number, (layer, block) in enumerate(zip(layers, model.blocks, strict=True)):
+        for number, (layer, block) in enumerate(zip(layers, _blocks(model), strict=True)):
             attention = block.attention
             layer.attention_gain = self._keep(block.attention_norm.gain)
             layer.feed_forward_gain = self._keep(block.feed_forward_norm.gain)
@@ -264,6 +262,10 @@ class CompiledDecoder(Decoder):
             caches[target, :, begin:end] = caches[source, :, begin:end]
 
 
+def _blocks(model: Transformer) -> list[Block]:
+    return [block for block in model.blocks if isinstance(block, Block)]
+
+
 def _up_to(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
@@ -302,7 +304,7 @@ def _free(compiled: ctypes.CDLL, engine: int | None, block: int) -> None:
 
 
 def decoder(model: Transformer, slots: int = 1, precision: str | None = None, threads: int | None = None) -> Decoder:
-    """`model` made ready to continue texts. It must not change afterwards: its tables and gains are read where they are.
+    """`model` made ready to continue texts. It must not change afterwards: its gains are read where they are.
 
     precision: of the matrices; None: the one that the model computes in. threads: at most; None: PyTorch's number.
     """

@@ -175,8 +175,12 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else "·" for c in text)
 
 
-def load(path: str | Path) -> LanguageModel:
-    """The newest whole model of a run folder, or that of one checkpoint folder."""
+def load(path: str | Path, precision: str | None = None) -> LanguageModel:
+    """The newest whole model of a run folder, or that of one checkpoint folder.
+
+    precision: of its weights while it generates: "fp32", "bf16", "int8", "auto" for that of its training, or None for
+    the run's setting.
+    """
     folder = checkpoints.find(Path(path))
     tokenizer = Tokenizer.load(folder)
     model = store.read_model(folder)
@@ -187,4 +191,6 @@ def load(path: str | Path) -> LanguageModel:
             "restore the folder from a backup",
             EXIT_DAMAGED,
         )
-    return LanguageModel(model, tokenizer, checkpoints.generation_defaults(folder))
+    defaults = checkpoints.generation_defaults(folder)
+    precision = precision or defaults.precision
+    return LanguageModel(model, tokenizer, defaults, None if precision == "auto" else precision)

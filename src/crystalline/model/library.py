@@ -1,8 +1,8 @@
 """Compiles kernels.c and decode.c for this processor, each once and when it is needed, and loads them.
 
-The results are kept in the user's cache folder under names made of the source, the compiler and the processor. Without
-a C compiler, or with CLLM_KERNELS=0, there is no library, and model/operations.py and model/decoder.py compute with
-PyTorch instead: slower, and with other bits, which is why the recipe of a run says which it is.
+The results are kept in the user's cache folder under names made of the source, the compiler and the processor.
+Without a C compiler, or with CLLM_KERNELS=0, there are none, and model/operations.py and model/decoder.py compute
+with PyTorch instead: slower, and with other bits, which is why the recipe of a run says which it is.
 """
 
 from __future__ import annotations
@@ -56,7 +56,15 @@ def library() -> ctypes.CDLL | None:
 @functools.cache
 def decoding() -> ctypes.CDLL | None:
     """The compiled decode step, or None where it cannot be had."""
-    return _load(DECODING)
+    loaded = _load(DECODING)
+    if loaded is not None:
+        address, number = ctypes.c_void_p, ctypes.c_int64
+        loaded.take_block.restype = loaded.new_engine.restype = address
+        loaded.slot_cache.restype = number
+        for precision in ("fp32", "bf16", "int8"):
+            decode = getattr(loaded, f"decode_{precision}")
+            decode.argtypes, decode.restype = [address] * 6 + [number] * 2 + [address], None
+    return loaded
 
 
 def _load(source: Path) -> ctypes.CDLL | None:

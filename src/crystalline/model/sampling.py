@@ -48,23 +48,25 @@ def candidates(logits: np.ndarray, seen: Sequence[int], how: Sampling) -> tuple[
     logits = penalize(logits, seen, how.repetition_penalty)
     # Relative to the best before dividing: a temperature near 0 must not make infinities of all.
     shares = np.exp((logits - logits.max()) / np.float32(max(how.temperature, 1e-30)))
+    whole = shares.sum(dtype=np.float64)
     least = max(how.min_p, float(np.finfo(np.float32).tiny))
     if 0 < how.top_k < len(shares):
         least = max(least, float(np.partition(shares, -how.top_k)[-how.top_k]))
-    whole = float(shares.sum(dtype=np.float64))
     if how.top_p < 1:
         # Tokens under this share are less than 1 - top_p all together, so the smallest set has none of them.
-        least = max(least, (1 - how.top_p) * whole / len(shares))
+        least = max(least, float((1 - how.top_p) * whole / len(shares)))
     ids = np.flatnonzero(shares >= np.float32(min(least, 1.0)))
+    kept = shares[ids]
     if how.top_k or how.top_p < 1:
-        order = np.argsort(-shares[ids], kind="stable")
-        ids = ids[order[: how.top_k or None]]
-        if how.top_p < 1:
-            reached = shares[ids].cumsum(dtype=np.float64)
-            ids = ids[: 1 + int(np.searchsorted(reached, how.top_p * whole))]  # the token that crosses the line stays
-        ids.sort()
-    kept = shares[ids].astype(np.float64)
-    return ids, kept / kept.sum()
+        best = np.sort(kept)[::-1][: how.top_k or None]
+        if how.top_p < 1:  # the token that crosses the line stays
+            best = best[: 1 + int(np.searchsorted(best.cumsum(dtype=np.float64), how.top_p * whole))]
+        if len(best) < len(kept):
+            inside = kept > best[-1]
+            inside[np.flatnonzero(kept == best[-1])[: len(best) - np.count_nonzero(inside)]] = True
+            ids, kept = ids[inside], kept[inside]
+    probabilities = kept.astype(np.float64)
+    return ids, probabilities / probabilities.sum()
 
 
 def distribution(logits: np.ndarray, seen: Sequence[int], how: Sampling) -> np.ndarray:

@@ -48,11 +48,14 @@ class Loaded:
 
 
 class ServedModel:
-    """One model: a run folder, whose newest checkpoint is served, or a checkpoint folder, or a link to one."""
+    """One model: a run folder, whose newest checkpoint is served, or a checkpoint folder, or a link to one.
 
-    def __init__(self, path: Path, settings: Serving, metrics: Metrics) -> None:
+    precision: see `crystalline.model.generation.load`.
+    """
+
+    def __init__(self, path: Path, settings: Serving, metrics: Metrics, precision: str | None = None) -> None:
         self.path, self.name = path, name_of(path)
-        self._settings, self._meter = settings, metrics.model(self.name)
+        self._settings, self._meter, self._precision = settings, metrics.model(self.name), precision
         self._passed_over: set[str] = set()
         self._current: Loaded | None = None
         self._old: list[Engine] = []  # with texts that are not done
@@ -122,9 +125,7 @@ class ServedModel:
 
     def _put_in_service(self, folder: Path) -> None:
         mark = _mark(folder)
-        model = load(folder)
-        if self._settings.precision != "auto":
-            model.precision = self._settings.precision
+        model = load(folder, self._precision)
         engine = Engine(model, self._settings.slots, self._settings.queue, self._meter)
         fingerprint = f"{folder.name}-{sha256_file(folder / SEAL)[:8]}"
         created = int((folder / checkpoints.RECIPE).stat().st_mtime)
@@ -154,13 +155,15 @@ class ServedModel:
 class Models:
     """All models of a server, by name. Raises UserError when two have the same name."""
 
-    def __init__(self, paths: Sequence[Path], settings: Serving, metrics: Metrics) -> None:
+    def __init__(
+        self, paths: Sequence[Path], settings: Serving, metrics: Metrics, precision: str | None = None
+    ) -> None:
         self._settings = settings
         self.all: dict[str, ServedModel] = {}
         self.leaving = False  # the server takes no new requests
         self._ended = threading.Event()
         for path in paths:
-            model = ServedModel(path, settings, metrics)
+            model = ServedModel(path, settings, metrics, precision)
             if model.name in self.all:
                 raise UserError(
                     f"could not serve {path}",

@@ -24,15 +24,21 @@ from crystalline.settings import Serving
 log = logging.getLogger("crystalline.serving")
 
 
-def serve(paths: Sequence[Path], settings: Serving, on_ready: Callable[[str, list[str]], None]) -> None:
+def serve(
+    paths: Sequence[Path],
+    settings: Serving,
+    on_ready: Callable[[str, list[str]], None],
+    precision: str | None = None,
+) -> None:
     """Answer until Ctrl-C (KeyboardInterrupt is then raised) or SIGTERM.
 
-    on_ready: is told the address and the names of the models, as soon as they can answer. Raises UserError when there
-    is nothing to serve, the settings cannot be used or the port is taken.
+    on_ready: is told the address and the names of the models, as soon as they can answer.
+    precision: of the weights, see `crystalline.model.generation.load`. Raises UserError when there is nothing to
+    serve, the settings cannot be used or the port is taken.
     """
     keys = all_keys(settings)
     metrics = Metrics()
-    models = Models(paths, settings, metrics)
+    models = Models(paths, settings, metrics, precision)
     with _listen(settings.host, settings.port) as listener:
         host, port = listener.getsockname()[:2]
         if not keys and not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
