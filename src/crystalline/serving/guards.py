@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Sequence
 
+from h11 import LocalProtocolError
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -61,6 +62,8 @@ class Counted:
 
         try:
             await self._app(scope, receive, noting)
+        except LocalProtocolError:
+            status = 400  # uvicorn has answered: the rest of the request was no HTTP
         finally:
             known = path if path in KNOWN else "/v1/models/{id}" if path.startswith("/v1/models/") else "other"
             self._metrics.requests.labels(known, str(status)).inc()

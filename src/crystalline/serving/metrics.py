@@ -10,7 +10,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYP
 
 __all__ = ["CONTENT_TYPE", "Metrics", "ModelMeter"]
 
-prometheus_client.disable_created_metrics()  # a second line for each, which Prometheus itself does not need
+# A second line for each, which Prometheus itself does not need.
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
 FIRST_TOKEN = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 NEXT_TOKEN = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)

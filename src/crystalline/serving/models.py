@@ -95,8 +95,7 @@ class ServedModel:
             return self._current
 
     def look(self) -> bool:
-        """Take a newer checkpoint into service if there is one. One that cannot be used is passed over; the log says so,
-        once."""
+        """Take a newer checkpoint, if there is one, into service. What cannot be used is told of and passed over."""
         self._forget_old()
         for folder in self._candidates():
             mark = _mark(folder)
