@@ -1,8 +1,7 @@
 """A server for the tests of a module."""
 
 import pytest
-
-from serving.served import serving
+from served import serving
 
 
 @pytest.fixture(scope="module")

@@ -9,22 +9,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from asked import Asked, alone
+from served import serving
 
 import crystalline
 from commands import wait_for
 from crystalline.errors import UserError
-from crystalline.model.sampling import Sampling
 from crystalline.run_folder import new_folder
 from crystalline.serving.metrics import Metrics
 from crystalline.serving.models import Models, ServedModel, name_of
 from crystalline.settings import Serving
-from serving.served import serving
-from serving.test_engine import Asked, alone
 
 
 @pytest.fixture
 def young(run, tmp_path):
-    """A run at step 2, and a function that lets it get on: copies of real checkpoints come in as training writes them."""
+    """A run at step 2, and a function that lets it get on: real checkpoints come in as training writes them."""
     shutil.move(run / "checkpoints", tmp_path / "later")
     (run / "checkpoints").mkdir()
 
@@ -188,7 +187,7 @@ def test_a_newer_checkpoint_is_taken_without_a_failed_request(young, tmp_path):
             else:
                 began = time.monotonic()
                 reach(step)
-                wait_for(lambda: server.health()["step"] == step, 30)
+                wait_for(lambda step=step: server.health()["step"] == step, 30)
                 assert time.monotonic() - began < 10
             answers.clear()
         wait_for(lambda: len(answers) > 30, 60)

@@ -7,15 +7,15 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import httpx
 import openai
 import pytest
+from served import ENDLESS, serving
 
 from commands import wait_for
 from crystalline.errors import EXIT_DAMAGED, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_SYSTEM, EXIT_USAGE
-from serving.served import ENDLESS, serving
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,8 @@ def test_only_who_has_a_key_is_answered(locked):
 def test_pages_may_ask_only_when_they_were_named(server, locked):
     ask = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
     for served, origin, allowed in (
-        (locked, "http://page.example", True), (locked, "http://other.example", False), (server, "http://page.example", False),
+        (locked, "http://page.example", True), (locked, "http://other.example", False),
+        (server, "http://page.example", False),
     ):  # fmt: skip
         answer = served.http.options("/v1/completions", headers={"Origin": origin, **ask})
         assert (answer.headers.get("access-control-allow-origin") == origin) == allowed
@@ -120,24 +121,26 @@ def test_it_says_that_it_is_not_ready(tiny_run, tmp_path, start, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
-    with start("serve", tiny_run, "--port", port, before=slow_loading) as command:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+    with (
+        start("serve", tiny_run, "--port", port, before=slow_loading),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http,
+    ):
 
-            def answers():
-                try:
-                    return http.get("/health").json()["status"] == "loading"
-                except httpx.TransportError:
-                    return False
+        def answers():
+            try:
+                return http.get("/health").json()["status"] == "loading"
+            except httpx.TransportError:
+                return False
 
-            wait_for(answers)
-            assert http.get("/health").status_code == 503
-            refused = http.post("/v1/completions", json={"model": "run", "prompt": "x"})
-            assert refused.status_code == 503
-            assert refused.headers["retry-after"]
-            assert refused.json()["error"]["type"] == "server_error"
-            (tmp_path / "go").touch()
-            wait_for(lambda: http.get("/health").status_code == 200)
-            assert http.post("/v1/completions", json={"model": "run", "prompt": "x"}).status_code == 200
+        wait_for(answers)
+        assert http.get("/health").status_code == 503
+        refused = http.post("/v1/completions", json={"model": "run", "prompt": "x"})
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"]
+        assert refused.json()["error"]["type"] == "server_error"
+        (tmp_path / "go").touch()
+        wait_for(lambda: http.get("/health").status_code == 200)
+        assert http.post("/v1/completions", json={"model": "run", "prompt": "x"}).status_code == 200
 
 
 def test_metrics_count_what_was_done(server):
@@ -203,10 +206,8 @@ def test_a_client_that_goes_away_frees_its_slot(server, stream):
 
 def swallowing(function):
     def call(*words, **options):
-        try:
+        with suppress(httpx.TransportError):
             function(*words, **options)
-        except httpx.TransportError:
-            pass
 
     return call
 
@@ -237,7 +238,7 @@ def test_more_than_fits_is_refused_at_once(server):
 
 
 def test_the_time_of_a_request_is_limited(tiny_run, tmp_path):
-    """A text that is being written ends as at a limit of tokens; one that still waits is told that there was no time."""
+    """A text that is being written ends as at a limit of tokens; one that still waits is told why it never began."""
     words = ("--slots", 1, "--set", "serving.timeout=1", "--set", "serving.max_tokens=1000000")
     with serving(tiny_run, *words, folder=tmp_path) as served:
         done = served.complete(**{**ENDLESS, "max_tokens": 1_000_000})
