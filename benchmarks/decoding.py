@@ -6,7 +6,7 @@ All continue the same 32 tokens by 128 more, one text, the most likely token eac
 ones: speed does not depend on them) and their own KV caches, in processes of their own that take turns.
 
 crystalline: the token loop that `cllm generate` runs.
-transformers: Qwen3ForCausalLM in eager mode, one forward call a token (quicker than its `generate`); in bf16 for int8.
+transformers: Qwen3ForCausalLM in eager mode, a forward call for each token (quicker than `generate`); int8 as bf16.
 llama.cpp: the GGUF file that `cllm export` writes, through its C interface; q8_0 for int8. Left out when the package
 llama_cpp is not installed.
 
@@ -87,7 +87,7 @@ def transformers(size, precision, folder):
 
     model = network(size)
     theirs = Qwen3ForCausalLM(Qwen3Config(**layout.to_config(model.shape)))
-    theirs.load_state_dict(layout.to_qwen3(model), strict=False)  # the head is tied
+    theirs.load_state_dict(layout.to_plain(model), strict=False)  # the head is tied
     theirs = theirs.to(DTYPES[precision]).eval()
     prompt = torch.randint(20, model.shape.vocabulary, (1, PROMPT))
 
@@ -159,7 +159,7 @@ def write_gguf(size, precision, folder):
     sources = sorted(library.glob("*.py"))
     tokenizer = Tokenizer.train((path.read_text("utf-8", "replace") for path in sources), vocabulary)
     model, path = network(size), folder / f"{size}-{GGUF[precision]}.gguf"
-    gguf.write(path, layout.to_qwen3(model), model.shape, tokenizer, GGUF[precision], {"name": "random"}, "")
+    gguf.write(path, layout.to_plain(model), model.shape, tokenizer, GGUF[precision], {"name": "random"}, "")
 
 
 SIDES = {"crystalline": crystalline, "transformers": transformers, "llama.cpp": llama_cpp}

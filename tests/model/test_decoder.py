@@ -32,6 +32,9 @@ SHAPES = {
     ),
 }
 
+if "qk_norm" in Shape.__dataclass_fields__:
+    SHAPES["Llama's form"] = replace(SHAPE, qk_norm=False)
+
 
 def network(shape: Shape = SHAPE, dtype: torch.dtype = torch.float32) -> Transformer:
     """Like a trained one: every part takes part."""

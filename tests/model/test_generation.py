@@ -7,6 +7,7 @@ import torch
 
 import crystalline
 from crystalline.errors import UserError
+from crystalline.model import library
 from crystalline.model.generation import Generated, LanguageModel, advance
 from crystalline.model.sampling import Sampling
 
@@ -74,6 +75,22 @@ def test_two_texts_at_once_do_not_meet(model):
     both = [pair for _, pair in zip(range(20), zip(one, other, strict=False), strict=False)]
     for seed, text in zip((1, 2), zip(*both, strict=True), strict=True):
         assert list(text) == list(itertools.islice(model.next_tokens([], Sampling(seed=seed)), len(both)))
+
+
+def test_the_precision_is_the_runs_or_the_one_asked_for(tiny_run):
+    assert crystalline.load(tiny_run).decoder.precision == "fp32"
+    assert crystalline.load(tiny_run, "auto").decoder.precision == "fp32"
+    coarse = crystalline.load(tiny_run, "int8")
+    assert coarse.decoder.precision == "int8"
+    assert coarse.generate("def ", max_tokens=5)
+
+
+def test_without_a_compiler(tiny_run, monkeypatch):
+    monkeypatch.setattr(library, "decoding", lambda: None)
+    model = crystalline.load(tiny_run)
+    tokens = list(itertools.islice(model.next_tokens([], Sampling(temperature=0)), 80))  # beyond the context
+    assert tokens == list(itertools.islice(model.next_tokens([], Sampling(temperature=0)), 80))
+    assert tokens
 
 
 def test_special_tokens_never_come(model):

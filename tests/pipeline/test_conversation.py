@@ -14,7 +14,7 @@ class Speaker:
     def __init__(self, *pieces):
         self.pieces, self.asked = pieces, []
 
-    def stream(self, prompt, how, max_tokens, stop):
+    def stream(self, prompt, how, max_tokens, stop, result):
         self.asked.append((prompt, how, max_tokens, stop))
         yield from self.pieces
 

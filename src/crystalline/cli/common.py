@@ -10,9 +10,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from crystalline.cli.output import count, duration, size
-from crystalline.errors import EXIT_OK
+from crystalline.errors import EXIT_OK, EXIT_USAGE, UserError
 
 if TYPE_CHECKING:
+    from crystalline.model.generation import LanguageModel
+    from crystalline.model.sampling import Sampling
     from crystalline.tokens.tokenizer import Tokenizer
     from crystalline.training.loop import Trainer
     from crystalline.training.plan import Plan
@@ -107,17 +109,58 @@ def add_tokens(parser: argparse.ArgumentParser) -> None:
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """Flags for drawing text; each defaults to the run's [generation] settings."""
     parser.add_argument("--temperature", type=float, metavar="T", help="0: always the most likely token")
+    parser.add_argument("--greedy", action="store_true", help="the same as --temperature 0")
     parser.add_argument("--top-k", type=whole(0), metavar="K", help="draw from the K most likely tokens")
     parser.add_argument("--top-p", type=float, metavar="P", help="draw from the likeliest share P")
     parser.add_argument("--min-p", type=float, metavar="P", help="leave out tokens under P of the best one's")
     parser.add_argument("--repetition-penalty", type=float, metavar="R", help="above 1: repeat less")
-    parser.add_argument("--seed", type=whole(0), default=0, metavar="S", help="the same seed gives the same text")
+    parser.add_argument(
+        "--lattice", type=whole(0), metavar="K", help="lattice sampling: draw from the most likely token and the K "
+        "nearest to it in the lattice of prime codes; 0 (default): off"
+    )  # fmt: skip
+    parser.add_argument(
+        "--lattice-weights", type=float, nargs=3, metavar=("C", "S", "R"),
+        help="what is near: closeness, shared primes, root and derived; default: 0.5 0.3 0.2",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=whole(0), metavar="S", help="the same seed gives the same text; default: 0")
+    parser.add_argument(
+        "--stop", action="append", type=stop_text, default=[], metavar="TEXT",
+        help="end before this text; \\n is the end of a line; may be repeated",
+    )  # fmt: skip
     add_precision(parser)
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", choices=("fp32", "bf16", "int8"), help="of the weights; default: the one of the training"
+    )
+
+
+def stop_text(text: str) -> str:
+    """A text to stop at, as typed."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty text is everywhere")
+    return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def sampling(args: argparse.Namespace, model: LanguageModel) -> Sampling:
+    """The model's default sampling with what the flags of `add_sampling` change."""
+    if args.greedy and args.temperature:
+        raise UserError(
+            "could not choose tokens in two ways",
+            f"--greedy is temperature 0, and --temperature {args.temperature:g} was given too",
+            "leave one of them out",
+            EXIT_USAGE,
+        )
+    return model.sampling(
+        temperature=0.0 if args.greedy else args.temperature,
+        top_k=args.top_k,
+        top_p=args.top_p,
+        min_p=args.min_p,
+        repetition_penalty=args.repetition_penalty,
+        lattice=args.lattice,
+        lattice_weights=None if args.lattice_weights is None else tuple(args.lattice_weights),
+        seed=args.seed,
     )
 
 

@@ -28,6 +28,11 @@ def is_live(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
+def styled(text: str, style: str, stream: TextIO) -> str:
+    """`text` in one of STYLES, if `stream` shows styles and nobody asked for none (NO_COLOR)."""
+    return f"\x1b[{STYLES[style]}m{text}\x1b[0m" if is_live(stream) and not os.environ.get("NO_COLOR") else text
+
+
 class Live:
     """Lines that stay at the end of `stream`, below everything that is written meanwhile.
 

@@ -119,7 +119,7 @@ INLINE vector exp_(vector x) {
 
 typedef struct {
     const void *qkv, *output, *gate_up, *down; /* panels */
-    const float *attention_gain, *query_gain, *key_gain, *feed_forward_gain;
+    const float *attention_gain, *query_gain, *key_gain, *feed_forward_gain; /* those of queries and keys may be NULL */
     const float *values;       /* (V, K W), added to the values of a token, or NULL */
     const float *phase_scales; /* (H, phases) */
 } layer_t;
@@ -547,14 +547,14 @@ static void remember(const network_t *n, int64_t token, int64_t before, float *m
     }
 }
 
-/* A query or key: normed, turned by its position (Su et al. 2021), times scale. */
+/* A query or key: normed if there is a gain, turned by its position (Su et al. 2021), times scale. */
 static void turned(const network_t *n, const float *in, const float *gain, long position, float scale, float *out) {
     long width = n->head_width, half = width / 2;
     const float *cosine = n->cosine + position * width, *sine = n->sine + position * width;
-    float norm = rms(in, width, n->epsilon);
+    float norm = gain ? rms(in, width, n->epsilon) : 1.0f;
     EACH(i, half) {
         long left = half - i;
-        vector a = scaled(in + i, gain + i, norm, left), z = scaled(in + half + i, gain + half + i, norm, left);
+        vector a = scaled(in + i, gain ? gain + i : NULL, norm, left), z = scaled(in + half + i, gain ? gain + half + i : NULL, norm, left);
         vector co = load_fp32(cosine + i, left), si = load_fp32(sine + i, left);
         store_fp32(out + i, (a * co - z * si) * scale, left);
         store_fp32(out + half + i, (z * co + a * si) * scale, left);

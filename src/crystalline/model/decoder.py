@@ -188,7 +188,8 @@ class _Engine:
 
         self.pointer = compiled.new_engine(ctypes.byref(self.network), ctypes.c_int64(threads))
         self.cache_numbers: int = compiled.slot_cache(ctypes.byref(self.network))
-        weakref.finalize(self, _free, compiled, self.pointer, address)
+        # Not when the process ends: a thread may still be in a step, and then nothing has to be given back.
+        weakref.finalize(self, _free, compiled, self.pointer, address).atexit = False
         if not self.pointer:
             raise MemoryError("no memory for a step of the network")
 
@@ -200,8 +201,9 @@ class _Engine:
             attention = block.attention
             layer.attention_gain = self._keep(block.attention_norm.gain)
             layer.feed_forward_gain = self._keep(block.feed_forward_norm.gain)
-            layer.query_gain = self._keep(attention.query_norm.gain)
-            layer.key_gain = self._keep(attention.key_norm.gain)
+            if attention.query_norm is not None and attention.key_norm is not None:
+                layer.query_gain = self._keep(attention.query_norm.gain)
+                layer.key_gain = self._keep(attention.key_norm.gain)
             if str(number) in model.values:
                 layer.values = self._keep(model.values[str(number)])
             if attention.phase_scales is not None:

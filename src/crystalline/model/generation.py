@@ -13,11 +13,15 @@ from pydantic import ValidationError
 
 from crystalline.errors import EXIT_DAMAGED, EXIT_USAGE, UserError
 from crystalline.model import checkpoints, store
+from crystalline.model.beam import Hypothesis, beam_search
 from crystalline.model.decoder import Decoder, decoder
+from crystalline.model.lattice_sampling import Neighbourhood
 from crystalline.model.pieces import Pieces
-from crystalline.model.sampling import Sampling, choose
+from crystalline.model.sampling import Sampling, choose, penalize
 from crystalline.model.transformer import Transformer
 from crystalline.settings import Generation
+from crystalline.tokens import codes
+from crystalline.tokens.similarity import Similarity, Weights
 from crystalline.tokens.tokenizer import Tokenizer
 
 
@@ -36,10 +40,19 @@ class Continuation:
     again and generation goes on.
 
     tokens: the text so far, with bos; at least one. hidden: tokens that must not come. eos: the one that ends a text.
+    neighbours: the only tokens that may come beside the most likely one (how.lattice).
     """
 
-    def __init__(self, tokens: Sequence[int], how: Sampling, context: int, hidden: np.ndarray, eos: int) -> None:
-        self.tokens, self.how = list(tokens), how
+    def __init__(
+        self,
+        tokens: Sequence[int],
+        how: Sampling,
+        context: int,
+        hidden: np.ndarray,
+        eos: int,
+        neighbours: Neighbourhood | None = None,
+    ) -> None:
+        self.tokens, self.how, self._neighbours = list(tokens), how, neighbours
         self.pending = self.tokens[-(context - 1) :]
         self.starts = True  # with an empty slot
         self._context, self._hidden, self._eos = context, hidden, eos
@@ -47,9 +60,16 @@ class Continuation:
         self._length = 0
 
     def choose(self, logits: np.ndarray) -> int | None:
-        """The next token, which is now pending, after those logits; None: the text has ended."""
+        """The next token, which is now pending, after those logits; None: the text has ended.
+
+        In `logits` hidden tokens become impossible; else they stay as they are.
+        """
         logits[self._hidden] = -np.inf
-        token = choose(logits, self.tokens, self.how, self._generator)
+        kept = logits
+        if self._neighbours is not None:
+            most_likely = penalize(logits, self.tokens, self.how.repetition_penalty).argmax()
+            kept = self._neighbours.keep(logits, int(most_likely))
+        token = choose(kept, self.tokens, self.how, self._generator)
         if token == self._eos:
             return None
         self.tokens.append(token)
@@ -83,12 +103,20 @@ class LanguageModel:
     """A network with its tokenizer. Make one with `crystalline.load(RUN)`.
 
     precision: of the network's matrices while it generates: fp32, bf16, int8, or None for that of its training.
+    folder: where its files are, if it has any.
     """
 
     def __init__(
-        self, model: Transformer, tokenizer: Tokenizer, defaults: Generation, precision: str | None = None
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        defaults: Generation,
+        precision: str | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.model, self.tokenizer, self.defaults, self.precision = model, tokenizer, defaults, precision
+        self.folder = folder
+        self._neighbourhoods: dict[tuple[int, tuple[float, float, float]], Neighbourhood] = {}
         # Tokens that are structure, not text. Training never shows them as targets, except eos.
         special = [t for t in range(tokenizer.vocabulary_size) if tokenizer.is_special(t) and t != tokenizer.eos]
         self._hidden = np.array(special, np.int64)
@@ -100,8 +128,26 @@ class LanguageModel:
 
     def continuation(self, prompt: Sequence[int], how: Sampling) -> Continuation:
         """A text that begins with the tokens of `prompt`."""
-        t = self.tokenizer
-        return Continuation([t.bos, *prompt], how, self.model.shape.context, self._hidden, t.eos)
+        t, context = self.tokenizer, self.model.shape.context
+        return Continuation([t.bos, *prompt], how, context, self._hidden, t.eos, self.neighbours(how))
+
+    def neighbours(self, how: Sampling) -> Neighbourhood | None:
+        """What may come beside each token, if how.lattice asks for it. UserError where tokens have no codes."""
+        if not how.lattice:
+            return None
+        key = how.lattice, how.lattice_weights
+        if key not in self._neighbourhoods:
+            if self.folder is None or not (self.folder / codes.FILE).exists():
+                raise UserError(
+                    "could not look for lattice neighbours",
+                    "the tokens of this model have no prime codes",
+                    "leave lattice sampling out (--lattice 0), or use a model that cllm has trained",
+                )
+            t = self.tokenizer
+            similarity = Similarity(codes.TokenCodes.load(self.folder), weights=Weights(*how.lattice_weights))
+            structure = [id_ for id_ in range(t.vocabulary_size) if t.is_special(id_)]
+            self._neighbourhoods[key] = Neighbourhood(similarity, how.lattice, structure, [t.eos])
+        return self._neighbourhoods[key]
 
     def next_tokens(self, prompt: Sequence[int], how: Sampling, result: Generated | None = None) -> Iterator[int]:
         """Tokens after `prompt`, one by one, until the end of the text. The caller stops when it has enough."""
@@ -152,6 +198,42 @@ class LanguageModel:
         """The continuation of `prompt` as one string. Options as for `stream`."""
         return "".join(self.stream(prompt, how, **options))
 
+    def beams(
+        self,
+        prompt: str,
+        width: int,
+        best: int = 1,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+        alpha: float = 0.6,
+        how: Sampling | None = None,
+    ) -> list[Hypothesis]:
+        """The `best` most likely continuations of `prompt` that a beam search of `width` finds (see beam.py).
+
+        A hypothesis that ends with a stop string holds its tokens. Of `how` only the lattice counts: nothing is
+        drawn.
+        """
+        t = self.tokenizer
+        stops = [string.encode() for string in stop]
+        longest = max(map(len, stops), default=0)  # each token has a byte at least
+
+        def ended(tokens: list[int]) -> bool:
+            end = t.decode_bytes(tokens[-longest:]) if stops else b""
+            return any(string in end for string in stops)
+
+        return beam_search(
+            self.decoder.fresh(width),
+            [t.bos, *t.encode(prompt)],
+            width,
+            max_tokens or self.defaults.max_tokens,
+            t.eos,
+            hidden=self._hidden,
+            alpha=alpha,
+            best=best,
+            neighbours=self.neighbours(how) if how else None,
+            ended=ended,
+        )
+
     def sampling(self, **changes: Any) -> Sampling:
         """The model's default sampling, with the changes that are not None."""
         names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
@@ -193,4 +275,4 @@ def load(path: str | Path, precision: str | None = None) -> LanguageModel:
         )
     defaults = checkpoints.generation_defaults(folder)
     precision = precision or defaults.precision
-    return LanguageModel(model, tokenizer, defaults, None if precision == "auto" else precision)
+    return LanguageModel(model, tokenizer, defaults, None if precision == "auto" else precision, folder)

@@ -15,7 +15,9 @@ class Sampling:
     temperature: 0 takes the most likely token. top_k: only the k most likely (0: all). top_p: only the smallest set
     with that probability (Holtzman et al. 2020). min_p: only tokens with at least this share of the best one's
     probability (Nguyen et al. 2025). repetition_penalty: above 1 makes tokens that are there already less likely
-    (Keskar et al. 2019). Where two tokens are equally likely the one with the lower number comes first.
+    (Keskar et al. 2019). lattice: first of all leave only the most likely token and the k most similar to it by their
+    codes (0: all; see lattice_sampling.py); lattice_weights: of closeness, shared primes and relation.
+    Where two tokens are equally likely the one with the lower number comes first.
     """
 
     temperature: float = 0.8
@@ -23,6 +25,8 @@ class Sampling:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    lattice: int = 0
+    lattice_weights: tuple[float, float, float] = (0.5, 0.3, 0.2)
     seed: int = 0
 
     def generator(self) -> np.random.Generator:
