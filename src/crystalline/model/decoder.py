@@ -243,11 +243,11 @@ class CompiledDecoder(Decoder):
         return CompiledDecoder(self._engine, self.shape, slots)
 
     def _run(self, slots: Sequence[int], tokens: Sequence[int], every: bool = False) -> np.ndarray:
-        positions = []
-        for slot in slots:
-            positions.append(self._lengths[slot])
+        rows = np.empty((3, len(tokens)), np.int32)
+        rows[0], rows[1] = tokens, slots
+        for number, slot in enumerate(slots):
+            rows[2, number] = self._lengths[slot]
             self._lengths[slot] += 1
-        rows = np.array((tokens, slots, positions), np.int32)
         logits = np.empty((len(tokens) if every else 1, self.shape.vocabulary), np.float32)
         at, step = rows.ctypes.data, rows.strides[0]
         self._engine.decode(*self._addresses, at, at + step, at + 2 * step, len(tokens), every, logits.ctypes.data)
