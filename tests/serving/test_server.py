@@ -326,6 +326,16 @@ def test_a_port_that_is_taken_is_told(server, tiny_run, cllm):
     assert "--port" in err
 
 
+def test_settings_are_those_of_the_run(run, tmp_path):
+    with open(run / "crystalline.toml", "a") as file:
+        file.write('\n[serving]\nslots = 3\nlong_prompts = "cut"\n')
+    with serving(run, folder=tmp_path) as served:
+        assert served.health()["slots"] == 3
+        tokens = [20 + i % 300 for i in range(100)]
+        assert served.text(tokens, seed=1) == served.text(tokens[-30:], seed=1)
+        assert served.complete("import os " * 5000, max_tokens=1)["usage"]["prompt_tokens"] == 30
+
+
 def test_several_models_and_a_checkpoint(tiny_run, tmp_path):
     checkpoint = tiny_run / "checkpoints" / "step-00000002"
     with serving(tiny_run, checkpoint, "--precision", "int8", folder=tmp_path) as served:

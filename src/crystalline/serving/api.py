@@ -206,6 +206,7 @@ def _options(
         "max_tokens": limit,
         "n": n,
         "stop": asked.stop or [],
+        "in_parts": bool(asked.stream),
         "presence": asked.presence_penalty or 0.0,
         "frequency": asked.frequency_penalty or 0.0,
         "bias": _bias(asked.logit_bias or {}, model.tokenizer.vocabulary_size),

@@ -67,9 +67,9 @@ class Job:
     """A prompt to be continued in `n` texts, with the seeds how.seed, how.seed + 1, ...
 
     deliver: is called in the engine's thread with each piece, or with what went wrong. deadline: by time.monotonic();
-    texts end then. echo: the prompt is the first piece of each text. alternatives: how many to tell with each token;
-    None: nothing about tokens. presence, frequency: subtracted from the logits of tokens that came, once and for each
-    time. bias: added to the logits of tokens.
+    texts end then. in_parts: pieces come as soon as they are certain, else one at the end. echo: each text begins with
+    the prompt. alternatives: how many to tell with each token; None: nothing about tokens. presence, frequency:
+    subtracted from the logits of tokens that came, once and for each time. bias: added to the logits of tokens.
     """
 
     prompt: Sequence[int]
@@ -78,6 +78,7 @@ class Job:
     deliver: Callable[[Piece | Exception], None]
     n: int = 1
     stop: Sequence[str] = ()
+    in_parts: bool = True
     echo: bool = False
     alternatives: int | None = None
     presence: float = 0.0
@@ -99,7 +100,8 @@ class _Text:
         self.read = 0  # of the pending tokens
         self.tokens = 0
         self.start = self.shown = 0  # characters: before the first token, and all that were given
-        self.facts: list[TokenFacts] = []  # not given yet
+        self.unsent = ""  # what was not given yet, and the facts of its tokens
+        self.facts: list[TokenFacts] = []
         self.counts: Counter[int] = Counter()
         self.last = began  # when its last token came
         self.followers: list[int] = []  # slots of the same prompt's other texts, which wait until it is read
@@ -265,8 +267,9 @@ class Engine:
     def _choose(self, slot: int, text: _Text, logits: np.ndarray) -> None:
         job = text.job
         if job.echo and text.tokens == 0:
-            self._give(text, self.model.tokenizer.decode(job.prompt))
-            text.start = text.shown
+            prompt = self.model.tokenizer.decode(job.prompt)
+            text.start = len(prompt)
+            self._give(text, prompt)
         if text.tokens == job.max_tokens:  # none at all were asked for
             self._finish(slot, text, "length")
             return
@@ -300,6 +303,10 @@ class Engine:
         self._give(text, piece + text.pieces.rest(ended=reason == "stop"), reason)
 
     def _give(self, text: _Text, piece: str, reason: str = "") -> None:
+        text.unsent += piece
+        if not (text.job.in_parts or reason):
+            return
+        piece, text.unsent = text.unsent, ""
         text.shown += len(piece)
         # What a stop string cut away is not told of.
         facts = tuple(fact for fact in text.facts if fact.offset < text.shown or reason == "length")

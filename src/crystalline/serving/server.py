@@ -77,11 +77,10 @@ class _Server(uvicorn.Server):
         """Load the models while /health says so; a failure ends the server."""
         try:
             self._models.load()
+            on_ready()
         except BaseException as error:  # raised again where the server was started
             self.failure = error
             self.should_exit = True
-        else:
-            on_ready()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
