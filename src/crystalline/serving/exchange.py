@@ -24,7 +24,6 @@ class Exchange:
         self._loop = asyncio.get_running_loop()
         self._came: asyncio.Queue[tuple[int, Piece | Exception]] = asyncio.Queue()
         self.jobs: Sequence[Job] = ()
-        self._watch: asyncio.Task[None] | None = None
 
     def deliver(self, number: int) -> Callable[[Piece | Exception], None]:
         """What job `number` gives its pieces to, from any thread."""
@@ -35,7 +34,7 @@ class Exchange:
 
     async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
         """(number of the text among all, its next piece), until all have ended. Raises Refusal or Gone."""
-        self._watch = asyncio.create_task(self._until_gone())
+        watch = asyncio.create_task(self._until_gone())
         try:
             unfinished = sum(job.n for job in self.jobs)
             while unfinished:
@@ -48,7 +47,7 @@ class Exchange:
                 yield number * self.jobs[0].n + what.index, what
         finally:
             self.cancel()
-            self._watch.cancel()
+            watch.cancel()
 
     def cancel(self) -> None:
         """Free the slots."""
