@@ -25,7 +25,7 @@ from pydoc_data.topics import topics
 
 from crystalline.corpus import stage
 from crystalline.corpus.clean import boilerplate, language, likeness, mending, personal, quality
-from crystalline.corpus.clean.cleaner import Cleaner, judge
+from crystalline.corpus.clean.cleaner import Cleaner, finish, judge
 from crystalline.corpus.portions import BATCH_BYTES
 from crystalline.run_folder import RunFolder
 from crystalline.settings import Clean, Corpus, Settings
@@ -63,8 +63,7 @@ def in_memory(found: list[bytes], web: bool, near: bool) -> float:
             waiting += len(data)
         if waiting >= BATCH_BYTES or not data:
             judge(batch)
-            for cleaner, done in batch:
-                cleaner.finish(done)
+            finish(batch)
             if near:
                 likeness.signatures([done.data for _, done in batch if done.data])
             kept += sum(len(done.data) for _, done in batch)

@@ -18,6 +18,7 @@ from crystalline.run_folder import (
     new_folder,
     read_json,
     reporting_os_errors,
+    seal,
     write_bytes,
     write_json,
 )
@@ -220,6 +221,16 @@ def test_truncation_is_found_and_named(sealed, name, share):
     file = sealed / name
     os.truncate(file, int(file.stat().st_size * share))
     assert str(file) in damage(sealed)
+
+
+def test_files_can_be_read_by_whoever_may_read_the_folder(sealed):
+    (sealed / "private").write_text("x")
+    (sealed / "private").chmod(0o600)
+    sealed.chmod(0o755)
+    seal(sealed)
+    assert {path.stat().st_mode & 0o777 for path in sealed.rglob("*") if path.name != SEAL and path.is_file()} == {
+        0o644
+    }
 
 
 def test_a_list_cut_off_between_two_lines_is_found(sealed):

@@ -281,9 +281,14 @@ def sha256_file(path: Path) -> str:
 
 
 def seal(folder: Path) -> None:
-    """Write the checksums of all files in `folder` and put everything on the disk."""
+    """Write the checksums of all files in `folder` and put everything on the disk.
+
+    Who may read the folder may read its files: some libraries write theirs for their owner only.
+    """
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SEAL)
+    rights = folder.stat().st_mode & 0o666
     for file in files:
+        file.chmod(rights)
         with open(file, "rb") as handle:
             os.fsync(handle.fileno())
     lines = [f"{sha256_file(p)}  {p.relative_to(folder)}\n" for p in files]

@@ -73,7 +73,9 @@ class Crawl(Section):
         ["html", "text", "pdf", "office", "epub"],
         description="what is kept: html, text, code, pdf, office, epub, csv, json, xml, mail, image, archive",
     )
-    sitemaps: bool = Field(True, description="also take the URLs in sitemaps and feeds")
+    sitemaps: bool = Field(
+        True, description="also take the URLs in sitemaps (those robots.txt names, or /sitemap.xml) and feeds"
+    )
     main_text: bool = Field(True, description="of a web page its main text; false: everything, menus included")
     delay: float = Field(
         1.0, ge=0, le=3600, description="seconds between two requests to a host; more when it asks, or answers slowly"

@@ -8,7 +8,9 @@ import pytest
 
 from crystalline.cli import crawl, crawl_status
 from crystalline.cli.main import main
-from crystalline.corpus.crawl.frontier import Frontier, Slot
+from crystalline.corpus.crawl import orders
+from crystalline.corpus.crawl.frontier import Frontier
+from crystalline.corpus.crawl.slots import Slot
 from crystalline.errors import EXIT_BUSY, EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from mock_site import MockSite
 from mock_site import site_pages as site
@@ -117,7 +119,7 @@ def test_orders_about_urls(cllm, mock, docs, tmp_path):
     assert cllm("crawl", mock.url("none.localhost"), "--into", other, *QUICK, "-q")[0] == EXIT_OK
     found = len(file.read_text().splitlines()) - 1
     assert urls("import", other, file) == f"{found} of {found} URLs are new, and 1 rules were read\n"
-    rows = {row["url"]: row["reason"] for row in Frontier(other).rows()}
+    rows = {row["url"]: row["reason"] for row in orders.rows(Frontier(other))}
     assert rows[mock.url(site.SMALL, "/page/1")] == "private address"  # still judged by where this crawl may go
     plain = tmp_path / "plain.txt"
     plain.write_text(f"# mine\n{mock.url('none.localhost', '/x')}\n\n{mock.url('none.localhost', '/one')}\n")

@@ -274,16 +274,31 @@ def test_a_file_that_may_not_be_read_is_named_and_the_rest_goes_on(texts, run, m
 
 def test_a_file_that_changes_while_it_is_read(texts, run, monkeypatch):
     changing = texts / "part0" / "text4.md"
-    real = extraction.encoding_of
+    changing.write_text(prose(20_000, 4))  # a small one would be read at once
+    real, make = extraction.encoding_of, portions.make
 
-    def judge_then_change(path, declared):
-        encoding = real(path, declared)
-        if path == changing:
-            path.write_bytes(b"\xff\xff\xff")
+    def judge_then_change(content, declared):
+        encoding = real(content, declared)
+        if content == changing:
+            changing.write_bytes(b"\xff\xff\xff")
         return encoding
 
     monkeypatch.setattr(extraction, "encoding_of", judge_then_change)
-    assert f"{changing} changed while it was being read" in failure(settings_for(texts), run).why
+    monkeypatch.setattr(portions, "PORTION_BYTES", 20_000)
+    alone = settings_for(texts, clean={"workers": 1})
+    with pytest.raises(UserError) as caught:
+        stage.build(alone, run)
+    assert f"{changing} changed while it was being read" in caught.value.why
+    finished = {path for path in run.corpus_work.iterdir() if not path.name.startswith(".")}
+    assert finished, "what was read before is kept"
+    monkeypatch.setattr(extraction, "encoding_of", real)
+    made = []
+    monkeypatch.setattr(
+        portions, "make", lambda portion, folder, *rest: (made.append(folder), make(portion, folder, *rest))
+    )
+    check(stage.build(alone, run), run)
+    assert made
+    assert finished.isdisjoint(made)
 
 
 def test_names_are_limited_in_the_report_only(texts, run):

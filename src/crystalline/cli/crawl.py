@@ -115,7 +115,7 @@ def folder_of(named: str) -> Path:
 def _prepare(args: argparse.Namespace, starts: list[str]) -> tuple[Path, Any]:
     """The folder, made when it is new, and the settings: file < environment < flags. Flags are kept in the file."""
     from crystalline import settings
-    from crystalline.corpus.crawl import frontier
+    from crystalline.corpus.crawl.database import FILE
     from crystalline.run_folder import reporting_os_errors, write_text
 
     if not args.into and not starts:
@@ -124,7 +124,7 @@ def _prepare(args: argparse.Namespace, starts: list[str]) -> tuple[Path, Any]:
             EXIT_USAGE,
         )  # fmt: skip
     folder = folder_of(args.into or _folder_name(starts[0]))
-    new = not (folder / frontier.FILE).exists()
+    new = not (folder / FILE).exists()
     if new and not starts:
         raise UserError(
             f"there is no crawl in {folder}", "it was never started, and no URL is given",

@@ -80,7 +80,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from crystalline.cli.crawl import folder_of
-    from crystalline.corpus.crawl.frontier import Frontier, reporting
+    from crystalline.corpus.crawl.database import reporting
+    from crystalline.corpus.crawl.frontier import Frontier
 
     if args.do is None:
         args.print_help()
@@ -103,6 +104,7 @@ def _parsed(args: argparse.Namespace) -> list[Rule]:
 
 
 def _list(frontier: Frontier, args: argparse.Namespace) -> None:
+    from crystalline.corpus.crawl import orders
     from crystalline.corpus.crawl.frontier import STATES
     from crystalline.errors import suggest
 
@@ -110,7 +112,7 @@ def _list(frontier: Frontier, args: argparse.Namespace) -> None:
         raise UserError(
             f"there is no state '{args.state}'", "it is not in the list", suggest(args.state, STATES), EXIT_USAGE
         )
-    rows = islice(frontier.rows(_parsed(args), args.state), args.limit)
+    rows = islice(orders.rows(frontier, _parsed(args), args.state), args.limit)
     if args.json:
         output.print_json([_entry(row) for row in rows])
         return
@@ -124,32 +126,39 @@ def _entry(row: Any) -> dict[str, Any]:
 
 
 def _add(frontier: Frontier, args: argparse.Namespace) -> None:
+    from crystalline.corpus.crawl import orders
     from crystalline.corpus.crawl.engine import start_url
 
     wanted = [start_url(text) for text in args.urls]
-    new = frontier.add(wanted)
+    new = orders.add(frontier, wanted)
     _say(args, f"{new:,} URLs are new, {len(wanted) - new:,} were known")
-    for row in (row for row in frontier.rows() if row["url"] in wanted and row["state"] == "skipped"):
+    for row in (row for row in orders.rows(frontier) if row["url"] in wanted and row["state"] == "skipped"):
         _say(args, f"{row['url']} is skipped: {row['reason']}")
 
 
 def _remove(frontier: Frontier, args: argparse.Namespace) -> None:
-    _say(args, f"{frontier.remove(_parsed(args)):,} URLs are forgotten")
+    from crystalline.corpus.crawl import orders
+
+    _say(args, f"{orders.remove(frontier, _parsed(args)):,} URLs are forgotten")
 
 
 def _block(frontier: Frontier, args: argparse.Namespace) -> None:
-    _say(args, f"{frontier.block(_parsed(args)):,} known URLs are blocked, and all that will match")
+    from crystalline.corpus.crawl import orders
+
+    _say(args, f"{orders.block(frontier, _parsed(args)):,} known URLs are blocked, and all that will match")
 
 
 def _unblock(frontier: Frontier, args: argparse.Namespace) -> None:
-    _say(args, f"{frontier.unblock(_parsed(args)):,} URLs are not blocked any more")
+    from crystalline.corpus.crawl import orders
+
+    _say(args, f"{orders.unblock(frontier, _parsed(args)):,} URLs are not blocked any more")
 
 
 def _priority(frontier: Frontier, args: argparse.Namespace) -> None:
-    _say(
-        args,
-        f"{frontier.prioritise(_parsed(args), args.by):,} waiting URLs have a new place, and all that will match",
-    )
+    from crystalline.corpus.crawl import orders
+
+    moved = orders.prioritise(frontier, _parsed(args), args.by)
+    _say(args, f"{moved:,} waiting URLs have a new place, and all that will match")
 
 
 def _rules(frontier: Frontier, args: argparse.Namespace) -> None:
@@ -183,7 +192,9 @@ def _domains(frontier: Frontier, args: argparse.Namespace) -> None:
 
 
 def _export(frontier: Frontier, args: argparse.Namespace) -> None:
-    entries = [*_rule_entries(frontier), *(_entry(row) for row in frontier.rows())]
+    from crystalline.corpus.crawl import orders
+
+    entries = [*_rule_entries(frontier), *(_entry(row) for row in orders.rows(frontier))]
     text = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
     if args.file == "-":
         print(text, end="")
@@ -193,6 +204,7 @@ def _export(frontier: Frontier, args: argparse.Namespace) -> None:
 
 
 def _import(frontier: Frontier, args: argparse.Namespace) -> None:
+    from crystalline.corpus.crawl import orders
     from crystalline.corpus.crawl.engine import start_url
     from crystalline.corpus.crawl.scope import Rule
     from crystalline.run_folder import reporting_os_errors
@@ -204,12 +216,14 @@ def _import(frontier: Frontier, args: argparse.Namespace) -> None:
         if "rule" in entry:
             rule = Rule.parse(entry["text"], entry["kind"])
             if entry["rule"] == "block":
-                frontier.block([rule])
+                orders.block(frontier, [rule])
             else:
-                frontier.prioritise([rule], entry["amount"])
+                orders.prioritise(frontier, [rule], entry["amount"])
     pages = [entry for entry in entries if "url" in entry and entry.get("kind", "page") == "page"]
     depths = {start_url(entry["url"]): int(entry.get("depth", 0)) for entry in pages}
-    new = sum(frontier.add([url for url in depths if depths[url] == depth], depth) for depth in {*depths.values()})
+    new = sum(
+        orders.add(frontier, [url for url in depths if depths[url] == depth], depth) for depth in {*depths.values()}
+    )
     _say(args, f"{new:,} of {len(pages):,} URLs are new, and {sum('rule' in e for e in entries):,} rules were read")
 
 

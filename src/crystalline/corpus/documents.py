@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from crystalline.corpus.decoding import encoding_of, pieces
@@ -36,7 +36,8 @@ class Document:
 
 def to_line(document: Document) -> bytes:
     """A document as a line of JSON."""
-    return json.dumps(asdict(document), ensure_ascii=False).encode("utf-8") + b"\n"
+    entry = {name: getattr(document, name) for name in Document.__slots__}  # asdict would copy each value
+    return json.dumps(entry, ensure_ascii=False).encode("utf-8") + b"\n"
 
 
 def from_line(line: bytes) -> Document:

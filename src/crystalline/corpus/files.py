@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from crystalline.corpus.crawl.frontier import FILE as CRAWL_FILE
+from crystalline.corpus.crawl.database import FILE as CRAWL_FILE
 from crystalline.errors import UserError
 from crystalline.settings import Corpus
 
@@ -138,7 +138,7 @@ def _below(root: str, exclude: list[str]) -> Iterator[File | Skipped]:
     while pending:
         entry = pending.pop()
         try:
-            found = _judge(entry, os.path.relpath(entry.path, root), exclude)
+            found = _judge(entry, entry.path[len(root) :].lstrip(os.sep), exclude)
             if found is None:
                 pending += _entries(entry.path)
             else:

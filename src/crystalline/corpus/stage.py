@@ -9,7 +9,7 @@
 The same texts give the same two document files, however files and folders are named or ordered, except for
 the names in them, and with any number of processes. The files are dealt into portions, which are cleaned one by one
 (portions.py) into RUN/corpus-work; then all are seen at once (split.py). The corpus folder appears when it is whole.
-A stage that was stopped or killed before that goes on with the portions that were not done.
+A stage that was stopped, killed or ended by an error before that goes on with the portions that were not done.
 """
 
 from __future__ import annotations
@@ -59,11 +59,7 @@ def build(
     made_of = fingerprint(settings, run)  # before reading: a change meanwhile will be noticed
     with reporting_os_errors(f"write the corpus in {run.corpus}"):
         run.corpus_work.mkdir(parents=True, exist_ok=True)
-        try:
-            report = _build(settings, run, made_of, progress, preview)
-        except UserError:
-            shutil.rmtree(run.corpus_work)  # from the same files it would be the same again
-            raise
+        report = _build(settings, run, made_of, progress, preview)
         shutil.rmtree(run.corpus_work)
     return report
 
@@ -128,6 +124,7 @@ def _build(settings: Settings, run: RunFolder, made_of: str, progress: Progress,
                 with new_folder(run.corpus) as folder:
                     tally = _count(folders, merger, folder)
                     if not enough:
+                        shutil.rmtree(run.corpus_work)  # the little that is there is quickly read again
                         raise _too_little(settings.corpus, tally, split)
                     progress(f"writing {split.documents:,} documents")
                     _write(merger, split, folder)

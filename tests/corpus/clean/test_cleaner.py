@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crystalline.corpus.clean.cleaner import Cleaner, judge
+from crystalline.corpus.clean.cleaner import Cleaner, finish, judge
 from crystalline.corpus.clean.language import UNKNOWN, language
 from crystalline.settings import Clean
 
@@ -26,7 +26,7 @@ def clean(text, source="notes.txt", kind="prose", **choices):
     cleaner = Cleaner(Clean(**choices), source, kind)
     done = cleaner.begin(text.encode())
     judge([(cleaner, done)])
-    cleaner.finish(done)
+    finish([(cleaner, done)])
     return done
 
 
@@ -69,8 +69,8 @@ def test_bytes_in_are_bytes_kept_and_bytes_taken(sections, source, kind, languag
     cleaner = Cleaner(Clean(languages=languages), source, kind)
     done = [(cleaner, cleaner.begin(section.encode())) for section in sections]
     judge(done)
+    finish(done)
     for (_, document), section in zip(done, sections, strict=True):
-        cleaner.finish(document)
         assert len(document.data) + sum(document.taken.values()) == len(section.encode())
         assert document.data == document.text.encode()
         assert bool(document.text) != bool(document.reason)

@@ -95,6 +95,21 @@ def test_bad_pages_go_for_their_reason(reason, text):
     assert fault(text) == reason
 
 
+@pytest.mark.parametrize("bullet", ["•", "‣", "▪", "●", "○", "■", "- ", "* ", "– ", "·"])
+def test_lines_with_bullets_are_a_list(bullet):
+    lines = article(11).split("\n")
+    assert fault("\n".join(bullet + line for line in lines)) == "only a list"
+    assert fault("\n".join(bullet.strip() + line if " " in bullet else line for line in lines)) == ""  # -so, *this*
+
+
+@pytest.mark.parametrize("end", ".!?\"'”’»)…:。！？」』।؟۔")
+def test_sentences_end_in_many_ways(end):
+    ends = [end if number % 6 == 0 else "," for number in range(30)]  # more than 0.12 of the lines
+    lines = [line[:-1] + end for line, end in zip(article(12, 30).split("\n"), ends, strict=True)]
+    assert fault("\n".join(lines)) == ""
+    assert fault("\n".join(line[:-1] + "," for line in lines)) == "no sentences"
+
+
 KEPT_FILES = [
     "A note.", "milk, bread, 3 eggs", "12 345\n678 90\n11 22 33", "- one\n- two\n- three\n- four\n- five\n- six",
     "Login: see the other note. I forgot my password again.", "404 not found is the code of a missing page.",

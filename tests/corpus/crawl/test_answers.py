@@ -5,7 +5,7 @@ import pytest
 
 from crystalline.corpus.crawl import scope
 from crystalline.corpus.crawl.answers import Answer, meaning, seconds_of, wanted_by_header
-from crystalline.corpus.crawl.frontier import Claim, Failure, Gone, Map, Redirect, Rules, Skip, Stored, Unchanged
+from crystalline.corpus.crawl.outcomes import Claim, Failure, Gone, Map, Redirect, Rules, Skip, Stored, Unchanged
 from crystalline.settings import Crawl
 
 URL = "http://h/page"

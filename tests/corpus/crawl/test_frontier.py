@@ -6,20 +6,10 @@ import time
 
 import pytest
 
+from crystalline.corpus.crawl import orders, store, urls
 from crystalline.corpus.crawl import scope as scopes
-from crystalline.corpus.crawl import store, urls
-from crystalline.corpus.crawl.frontier import (
-    HOST_GIVES_UP,
-    Failure,
-    Frontier,
-    Gone,
-    Redirect,
-    Rules,
-    Skip,
-    Stored,
-    Unchanged,
-    Wait,
-)
+from crystalline.corpus.crawl.frontier import HOST_GIVES_UP, Frontier
+from crystalline.corpus.crawl.outcomes import Failure, Gone, Map, Redirect, Rules, Skip, Stored, Unchanged, Wait
 from crystalline.corpus.crawl.scope import Rule
 from crystalline.errors import UserError
 from crystalline.settings import Crawl
@@ -33,7 +23,7 @@ class World:
     def __init__(self, folder, *starts, **settings):
         folder.mkdir(exist_ok=True)
         self.frontier, self.now = Frontier(folder, create=True, slot=1), time.time()
-        self.settings = Crawl(**{"delay": 1.0, "backoff": 1.0, **settings})
+        self.settings = Crawl(**{"delay": 1.0, "backoff": 1.0, "sitemaps": False, **settings})
         self.begin(*(starts or [f"{HOST}/"]))
 
     def begin(self, *starts, again=False, retry=False, **settings):
@@ -71,7 +61,7 @@ class World:
         return order
 
     def states(self):
-        return {row["url"].removeprefix(HOST): (row["state"], row["reason"]) for row in self.frontier.rows()}
+        return {row["url"].removeprefix(HOST): (row["state"], row["reason"]) for row in orders.rows(self.frontier)}
 
 
 @pytest.fixture
@@ -88,7 +78,7 @@ def test_shallow_paths_first_and_ties_by_a_fixed_hash(world, tmp_path):
 def test_domains_with_fewer_pages_first(world, tmp_path):
     made = world("http://1.1.1.1/", "http://8.8.8.8/", delay=0.0)
     hosts = []
-    made.frontier.add([f"http://1.1.1.1/{n}" for n in range(9)] + ["http://8.8.8.8/1"])
+    orders.add(made.frontier, [f"http://1.1.1.1/{n}" for n in range(9)] + ["http://8.8.8.8/1"])
     while claim := made.claim():
         if claim.kind == "page":
             hosts.append(urls.host(claim.url))
@@ -108,7 +98,7 @@ def test_the_longest_not_looked_at_comes_first_when_looking_again(world, tmp_pat
     for path, days in (("/", 1), ("/a", 1), ("/b", 4), ("/c", 2)):
         made.frontier.db.execute("UPDATE urls SET checked = ? WHERE url = ?", (now - days * 86_400, HOST + path))
     made.begin(again=True)
-    scores = {row["url"].removeprefix(HOST): row["score"] for row in made.frontier.rows()}
+    scores = {row["url"].removeprefix(HOST): row["score"] for row in orders.rows(made.frontier)}
     for path, days, depth in (("/", 1, 0), ("/a", 1, 1), ("/b", 4, 1), ("/c", 2, 1)):
         assert scores[path] == pytest.approx(50 * (1 - math.exp(-0.5 * days)) - 5 * depth, abs=1e-3)
     made.now = now
@@ -130,7 +120,7 @@ def test_robots_come_first_and_say_what_may_be_fetched(world, tmp_path):
     assert made.states()["/no/1"] == ("skipped", "robots.txt")
     # After a day it is read again, and may say something else.
     made.now += 90_000
-    made.frontier.add([f"{HOST}/later"])
+    orders.add(made.frontier, [f"{HOST}/later"])
     claim = made.claim()
     assert claim.kind == "robots"
     made.finish(claim, Rules(""))
@@ -145,7 +135,7 @@ def test_a_delay_between_requests(world, tmp_path):
     assert found == Wait(pytest.approx(0.1, abs=1e-6))
     made.now += 7
     claim = made.claim()
-    made.frontier.add([f"{HOST}/x"])
+    orders.add(made.frontier, [f"{HOST}/x"])
     assert made.frontier.claim(made.now + 100) == Wait(None)  # one at a time
     made.frontier.finish(claim, Stored(b"x", "text/plain", "utf-8"), made.now + 20, seconds=20.0)
     assert made.frontier.claim(made.now + 30) == Wait(pytest.approx(10))  # as long as it took to answer
@@ -165,7 +155,7 @@ def test_back_off_doubles_and_retry_after_counts(world, tmp_path):
 def test_a_dead_host_is_given_up(world, tmp_path):
     made = world(delay=0.0, backoff=0.0, retries=1)
     made.finish(made.claim(), Rules(""))
-    made.frontier.add([f"{HOST}/{n}" for n in range(100)])
+    orders.add(made.frontier, [f"{HOST}/{n}" for n in range(100)])
     asked = 0
     while claim := made.claim():
         asked += 1
@@ -184,7 +174,7 @@ def test_depths_do_not_depend_on_the_order(world, tmp_path):
     made = world(depth=3)
     order = made.crawl(web)
     assert set(order) == {"/", "/a", "/b", "/c", "/far/and/deep", "/d", "/e"}
-    depths = {row["url"].removeprefix(HOST): row["depth"] for row in made.frontier.rows()}
+    depths = {row["url"].removeprefix(HOST): row["depth"] for row in orders.rows(made.frontier)}
     assert (depths["/d"], depths["/e"]) == (2, 3)
 
 
@@ -251,28 +241,28 @@ def test_orders_of_the_user(world, tmp_path):
     frontier, rules = made.frontier, [Rule.parse("*/ads/*")]
     assert len(list(store.pages(folder))) == 6
     known = store.fingerprint(folder)
-    assert frontier.block(rules) == 3
-    assert frontier.block(rules) == 0
+    assert orders.block(frontier, rules) == 3
+    assert orders.block(frontier, rules) == 0
     assert [page.url for page in store.pages(folder)] == [f"{HOST}/", f"{HOST}/a", f"{HOST}/b"]
     assert store.fingerprint(folder) != known
-    frontier.add([f"{HOST}/ads/4"], 1)
+    orders.add(frontier, [f"{HOST}/ads/4"], 1)
     assert made.states()["/ads/4"] == ("skipped", scopes.BLOCKED)
     with pytest.raises(UserError, match="no such domain rule"):
-        frontier.unblock([Rule.parse("ads.example")])
-    assert frontier.unblock(rules) == 4
-    frontier.remove([Rule.parse(f"{HOST}/ads/4")])
+        orders.unblock(frontier, [Rule.parse("ads.example")])
+    assert orders.unblock(frontier, rules) == 4
+    orders.remove(frontier, [Rule.parse(f"{HOST}/ads/4")])
     assert store.fingerprint(folder) == known
     assert made.crawl(web) == []  # what was stored is there still
 
-    assert frontier.remove([Rule.parse(f"{HOST}/a"), Rule.parse("1.1.1.1/b")]) == 2
+    assert orders.remove(frontier, [Rule.parse(f"{HOST}/a"), Rule.parse("1.1.1.1/b")]) == 2
     assert len(list(store.pages(folder))) == 4
-    frontier.add([f"{HOST}/p/{n}" for n in range(5)])
-    assert frontier.prioritise([Rule.parse("*/p/3")], 10) == 1
-    frontier.add([f"{HOST}/p/33"])
-    frontier.prioritise([Rule.parse("*/p/1")], -10)
+    orders.add(frontier, [f"{HOST}/p/{n}" for n in range(5)])
+    assert orders.prioritise(frontier, [Rule.parse("*/p/3")], 10) == 1
+    orders.add(frontier, [f"{HOST}/p/33"])
+    orders.prioritise(frontier, [Rule.parse("*/p/1")], -10)
     order = made.crawl({f"/p/{n}": [] for n in (0, 1, 2, 3, 4, 33)})
     assert (order[0], order[-1]) == ("/p/3", "/p/1")
-    assert frontier.prioritise([Rule.parse("*/p/3")], 0) == 0
+    assert orders.prioritise(frontier, [Rule.parse("*/p/3")], 0) == 0
     assert [tuple(row) for row in frontier.db.execute("SELECT action, text, amount FROM rules")] == [
         ("priority", "*/p/1", -10)
     ]
@@ -309,7 +299,7 @@ def test_a_skipped_page_still_leads_on(world, tmp_path):
     order = made.crawl({"/": Skip("noindex", 200, [f"{HOST}/a"], [f"{HOST}/b"]), "/a": [], "/b": []})
     assert order == ["/", "/a"]
     assert made.states()["/b"] == ("skipped", "nofollow")
-    made.frontier.add([f"{HOST}/b"])  # found where it may be followed
+    orders.add(made.frontier, [f"{HOST}/b"])  # found where it may be followed
     assert made.crawl({"/b": []}) == ["/b"]
 
 
@@ -333,7 +323,7 @@ def test_an_answer_for_what_was_blocked_meanwhile_is_dropped(world, tmp_path):
     made.finish(made.claim(), Rules(""))
     claim = made.claim()
     other = Frontier(tmp_path / "crawl")
-    other.block([Rule.parse("1.1.1.1")])
+    orders.block(other, [Rule.parse("1.1.1.1")])
     made.finish(claim, Stored(b"text", "text/html", "utf-8", follow=[f"{HOST}/a"]))
     assert made.states() == {"/": ("skipped", "blocked")}
     assert list(store.pages(tmp_path / "crawl")) == []
@@ -344,8 +334,34 @@ def test_fingerprints_are_of_the_pages_only(world, tmp_path):
     web = {"/": ["/a"], "/a": []}
     made.crawl(web)
     before = store.fingerprint(tmp_path / "crawl")
-    made.frontier.add([f"{HOST}/missing"])
+    orders.add(made.frontier, [f"{HOST}/missing"])
     made.crawl(web)
     assert store.fingerprint(tmp_path / "crawl") == before
     made.begin(main_text=False)
     assert store.fingerprint(tmp_path / "crawl") != before
+
+
+@pytest.mark.parametrize("answer", [Gone(404), Skip("no sitemap"), Failure("HTTP 403", 403)])
+def test_a_sitemap_is_looked_for_where_none_is_named(world, answer):
+    made = world(sitemaps=True)
+    made.finish(made.claim(), Rules("", 404))
+    asked = made.claim()
+    assert (asked.url, asked.kind) == (f"{HOST}/sitemap.xml", "map")
+    made.finish(asked, answer)
+    assert made.states() == {"/": ("waiting", "")}, "what was only guessed leaves no trace"
+
+
+def test_a_sitemap_that_is_named_is_not_guessed(world):
+    made = world(sitemaps=True)
+    made.finish(made.claim(), Rules(f"Sitemap: {HOST}/a/sitemap.xml"))
+    asked = made.claim()
+    assert (asked.url, asked.kind) == (f"{HOST}/a/sitemap.xml", "map")
+    made.finish(asked, Gone(404))
+    assert made.states() == {"/": ("waiting", ""), "/a/sitemap.xml": ("gone", "")}
+
+
+def test_the_pages_of_a_guessed_sitemap_are_taken(world):
+    made = world(sitemaps=True)
+    made.finish(made.claim(), Rules("", 404))
+    made.finish(made.claim(), Map([f"{HOST}/only-there"], []))
+    assert made.states()["/only-there"] == ("waiting", "")

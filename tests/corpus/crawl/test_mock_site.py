@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from crystalline.corpus.crawl import engine, store
+from crystalline.corpus.crawl import engine, orders, store
 from crystalline.corpus.crawl.frontier import Frontier
 from mock_site import DELAY, MockSite, quick
 from mock_site import site_pages as site
@@ -76,7 +76,7 @@ def test_we_say_who_we_are(done):
 def test_every_url_has_its_reason(done):
     mock, folder, facts = done
     frontier = Frontier(folder)
-    rows = {row["url"].removeprefix(mock.url(site.MAIN, "")): row for row in frontier.rows()}
+    rows = {row["url"].removeprefix(mock.url(site.MAIN, "")): row for row in orders.rows(frontier)}
     found = {path: (row["state"], row["reason"]) for path, row in rows.items()}
     expected = {
         "/endless": ("skipped", "too large"), "/bomb": ("skipped", "too large"), "/binary": ("skipped", "binary"),

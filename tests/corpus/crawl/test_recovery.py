@@ -21,8 +21,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from commands import wait_for
-from crystalline.corpus.crawl import engine, store
-from crystalline.corpus.crawl.frontier import Frontier, Slot, in_use
+from crystalline.corpus.crawl import engine, orders, store
+from crystalline.corpus.crawl.frontier import Frontier
+from crystalline.corpus.crawl.slots import Slot, in_use
 from crystalline.corpus.crawl.worker import Order
 from crystalline.errors import EXIT_BUSY, EXIT_SYSTEM, UserError
 from mock_site import MockSite, quick
@@ -310,7 +311,7 @@ def test_a_name_that_turns_private_is_not_connected_to(mock, tmp_path):
         assert worker.wait()["ended"] == "finished"
     assert mock.count() == 0
     frontier = Frontier(folder)
-    assert [(row["state"], row["reason"]) for row in frontier.rows()] == [("failed", "private address")]
+    assert [(row["state"], row["reason"]) for row in orders.rows(frontier)] == [("failed", "private address")]
 
 
 def test_certificates_are_checked(tmp_path):

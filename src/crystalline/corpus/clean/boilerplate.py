@@ -82,14 +82,18 @@ _PHRASES = (
     "habilitar javascript", "activar javascript", "utilizza cookie", "utilizziamo i cookie", "gebruikt cookies",
     "gebruiken cookies", "käyttää evästeitä", "käytämme evästeitä",
 )  # fmt: skip
-# One of these is in each of them, so that most texts are done with at once.
-_HINTS = (b"cookie", "evästei".encode(), b"javascript", b"your browser", b"privacy policy", b"terms of use")
+# One of these is in each of them, so that most texts are done with at once. Long ones are found quicker.
+_HINTS = tuple(
+    hint.encode()
+    for hint in (
+        "cookie", "evästei", "javascript", "your browser does not support", "our privacy policy", "terms of use and",
+    )
+)  # fmt: skip
 _LONGEST_WHOLE = 60
 _ENDS = " \t.,:;!?…»«>›→*|•·-–—[](){}✕×+"
 
 # A row of short names: "Home | News | Sport | Contact".
 _SIGNS = "|•·»›"
-_SIGN_BYTES = [sign.encode() for sign in _SIGNS]
 _SEPARATORS = re.compile(f"[{_SIGNS}]")
 _LEAST_NAMES, _LONGEST_NAME = 4, 25  # and characters
 
@@ -104,9 +108,8 @@ def without_lines(text: str, data: bytes, removed: Callable[[str], None]) -> str
 
     data: the text in UTF-8, in which one can look for something much faster.
     """
-    small = data.lower()
-    asks = any(hint in small for hint in _HINTS)
-    rows = b"|" in data or (not data.isascii() and any(sign in data for sign in _SIGN_BYTES))
+    asks = any(map(data.lower().__contains__, _HINTS))
+    rows = sum(text.count(sign) for sign in _SIGNS if sign in text) >= _LEAST_NAMES - 1
     lines = text.split("\n")
     kept = []
     for line in lines:
@@ -126,7 +129,7 @@ def _asks(line: str) -> bool:
 
 
 def _is_menu(line: str) -> bool:
-    if not any(sign in line for sign in _SIGNS):
+    if "|" not in line and line.isascii():
         return False
     names = [name for part in _SEPARATORS.split(line) if (name := part.strip())]
     return (

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from crystalline.corpus.clean.boilerplate import Gutenberg, without_lines
 from crystalline.corpus.clean.language import UNKNOWN, language
 from crystalline.corpus.clean.mending import mended, normal
-from crystalline.corpus.clean.personal import IN_CODE, masked
+from crystalline.corpus.clean.personal import IN_CODE, find_places, masked
 from crystalline.corpus.clean.quality import FILES, WEB, faults
 from crystalline.settings import Clean
 
@@ -68,7 +68,7 @@ class Cleaner:
         self.masked: Counter[str] = Counter()
         self.lines: list[str] = []
         self._gutenberg = Gutenberg()
-        self._kinds = [name for name in settings.mask if self.prose or name in IN_CODE]
+        self.kinds = [name for name in settings.mask if self.prose or name in IN_CODE]
 
     def begin(self, section: bytes) -> Cleaned:
         """Repair, normalise, and take out what does not belong to the text of the next document."""
@@ -91,17 +91,7 @@ class Cleaner:
                     done.remove("boilerplate")
                     return done
                 done.take("boilerplate", text)
-        if self.prose:
-            done.language = language(text)
-            wanted = self.settings.languages
-            if wanted and done.language != UNKNOWN and done.language not in wanted:
-                done.remove("language")
         return done
-
-    def finish(self, done: Cleaned) -> None:
-        """Mask personal data in what was kept."""
-        if self._kinds and done.text:
-            done.take("masking", masked(done.text, self._kinds, self.masked, done.data))
 
     def _line(self, line: str) -> None:
         if len(self.lines) < MOST_EXAMPLES:
@@ -109,7 +99,14 @@ class Cleaner:
 
 
 def judge(documents: Sequence[tuple[Cleaner, Cleaned]]) -> None:
-    """Remove those of these documents that their cleaners' rules are against."""
+    """Find the languages of these documents, and remove those that are not wanted or that their cleaners' rules are
+    against."""
+    for cleaner, done in documents:  # one after the other, with the model in the processor's cache
+        if cleaner.prose and done.text:
+            done.language = language(done.text)
+            wanted = cleaner.settings.languages
+            if wanted and done.language != UNKNOWN and done.language not in wanted:
+                done.remove("language")
     judged = [(done, cleaner.rules) for cleaner, done in documents if done.text and cleaner.rules is not None]
     reasons = faults(
         [done.text for done, _ in judged],
@@ -120,6 +117,14 @@ def judge(documents: Sequence[tuple[Cleaner, Cleaned]]) -> None:
     for (done, _), reason in zip(judged, reasons, strict=True):
         if reason:
             done.remove(reason)
+
+
+def finish(documents: Sequence[tuple[Cleaner, Cleaned]]) -> None:
+    """Mask personal data in those of these documents that were kept."""
+    kept = [(cleaner, done) for cleaner, done in documents if done.text and cleaner.kinds]
+    places = find_places([done.text for _, done in kept])
+    for (cleaner, done), found in zip(kept, places, strict=True):
+        done.take("masking", masked(done.text, cleaner.kinds, cleaner.masked, found))
 
 
 def is_web(source: str) -> bool:

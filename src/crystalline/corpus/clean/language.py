@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from itertools import islice
 from typing import Any
 
 UNKNOWN = "und"  # "undetermined" in ISO 639
@@ -28,7 +29,8 @@ def _detector() -> Any:
 def language(text: str) -> str:
     """The ISO 639 code of the language ("en", "de"), or `UNKNOWN` when that is not sure."""
     start = max(0, min(len(text) // 4, 2000, len(text) - _SAMPLE))  # titles and menus are at the beginning
-    sample = " ".join(_WORD.findall(text[start : start + _SAMPLE].lower())[:_WORDS])
+    words = islice(_WORD.finditer(text[start : start + _SAMPLE].lower()), _WORDS)
+    sample = " ".join([word[0] for word in words])
     if len(sample) < _LETTERS:
         return UNKNOWN
     best = _detector().detect(sample, model="lite")

@@ -10,7 +10,12 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 KINDS = ("email", "phone", "iban", "card", "ip", "key")
 IN_CODE = ("email", "key")
@@ -18,20 +23,21 @@ IN_CODE = ("email", "key")
 Span = tuple[int, int, str]  # start, end, kind
 
 
-def masked(text: str, kinds: Iterable[str], counts: Counter[str] | None = None, data: bytes = b"") -> str:
+def masked(text: str, kinds: Iterable[str], counts: Counter[str] | None = None, places: Places | None = None) -> str:
     """The text with "<email>" instead of each e-mail address, and so on for the `kinds` that are asked for.
 
-    counts: gets how many of each kind were masked. data: the text in UTF-8, in which one can look for something much
-    faster. Masking masked text changes nothing.
+    counts: gets how many of each kind were masked. places: those of this text, if they were found with others.
+    Masking masked text changes nothing.
     """
+    places = places or find_places([text])[0]
     wanted = set(kinds)
     spans: list[Span] = []
     if "email" in wanted and "@" in text:
         spans += _emails(text)
     if "key" in wanted:
-        spans += _keys(text, data or text.encode())
+        spans += _keys(text, places)
     if wanted & {"phone", "iban", "card", "ip"}:
-        spans += [span for span in _numbers(text) if span[2] in wanted]
+        spans += [span for span in _numbers(text, places.numbers) if span[2] in wanted]
     if not spans:
         return text
     parts, position = [], 0
@@ -43,6 +49,68 @@ def masked(text: str, kinds: Iterable[str], counts: Counter[str] | None = None, 
         if counts is not None:
             counts[kind] += 1
     return "".join([*parts, text[position:]])
+
+
+# --- where to look --------------------------------------------------------------------------------------
+
+# Numbers and keys are longer runs of their characters than prose has. numpy finds such runs, in many texts at once,
+# in a fraction of the time that looking for every pattern everywhere takes; the patterns are tried only there.
+
+
+class Places(NamedTuple):
+    """Where in a text seven characters begin that numbers are made of, sixteen of keys, and twelve of passwords and
+    the like; `numbers` and `values` have a digit among them."""
+
+    numbers: list[int]
+    keys: list[int]
+    values: list[int]
+
+
+_IN_NUMBER, _IN_KEY, _IN_VALUE, _NO_DIGIT = 1, 2, 4, 8
+_CLASSES = bytes(
+    _IN_NUMBER * (sign in "0123456789 ()./\u00a0-")
+    | _IN_KEY * (sign.isascii() and (sign.isalnum() or sign in "_-"))
+    | _IN_VALUE * (sign.isascii() and (sign.isalnum() or sign in "+/_!@#$%^&*.~=-"))
+    | _NO_DIGIT * (sign not in "0123456789")
+    for sign in map(chr, range(256))
+)
+
+
+def find_places(texts: Sequence[str]) -> list[Places]:
+    """Where to look in each of these texts."""
+    joined = "\n".join(texts).encode("latin-1", "replace")  # other characters become "?", which is part of nothing
+    signs = np.frombuffer(joined.translate(_CLASSES), np.uint8)
+    seven = _runs(signs, 7)
+    twelve = _runs(seven, 12 - 7 + 1)
+    sixteen = _runs(twelve, 16 - 12 + 1)
+    starts = np.cumsum([0, *(len(text) + 1 for text in texts)])
+    columns = []
+    for runs, kind, digits in ((seven, _IN_NUMBER, True), (sixteen, _IN_KEY, False), (twelve, _IN_VALUE, True)):
+        every = np.flatnonzero(runs & (kind | _NO_DIGIT * digits) == kind)
+        borders = np.searchsorted(every, starts).tolist()
+        columns.append(
+            [(every[a:b] - start).tolist() for (a, b), start in zip(pairwise(borders), starts, strict=False)]
+        )
+    return list(map(Places, *columns))
+
+
+def _runs(bits: NDArray[np.uint8], length: int) -> NDArray[np.uint8]:
+    """The bits that `length` neighbours have in common, for each place where so many begin."""
+    have = 1
+    while have < length and len(bits):
+        step = min(have, length - have)
+        bits = bits[:-step] & bits[step:]
+        have += step
+    return bits
+
+
+def _matches(pattern: re.Pattern[str], text: str, places: list[int]) -> Iterator[re.Match[str]]:
+    """What `finditer` would find if all that matches began at one of these places."""
+    end = 0
+    for place in places:
+        if place >= end and (found := pattern.match(text, place)):
+            end = found.end()
+            yield found
 
 
 # --- e-mail addresses -----------------------------------------------------------------------------------
@@ -101,15 +169,15 @@ def _emails(text: str) -> Iterator[Span]:
 
 # --- keys -----------------------------------------------------------------------------------------------
 
+_PEM = re.compile(
+    r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----[A-Za-z0-9+/=\s:,.\\-]{40,}?"
+    r"-----END [A-Z0-9 ]{0,40}-----"
+)
 # What begins a key -> all of it. The forms are those that the services publish, so that keys can be found in time.
-_KEYS: tuple[tuple[bytes, re.Pattern[str]], ...] = tuple(
-    (prefix.encode(), re.compile(pattern))
+# All begin with at least 16 of the characters of `_LONG`.
+_KEYS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
+    (prefix, re.compile(pattern))
     for prefix, pattern in (
-        (
-            "-----BEGIN ",
-            r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----[A-Za-z0-9+/=\s:,.\\-]{40,}?"
-            r"-----END [A-Z0-9 ]{0,40}-----",
-        ),
         ("AKIA", r"\bAKIA[0-9A-Z]{16}\b"),  # Amazon
         ("ASIA", r"\bASIA[0-9A-Z]{16}\b"),
         ("ghp_", r"\bghp_[A-Za-z0-9]{36,}"),  # GitHub
@@ -125,21 +193,29 @@ _KEYS: tuple[tuple[bytes, re.Pattern[str]], ...] = tuple(
         ("eyJ", r"\beyJ[A-Za-z0-9_-]{15,}\.eyJ[A-Za-z0-9_-]{15,}\.[A-Za-z0-9_-]{15,}"),  # JSON Web Token
     )
 )  # fmt: skip
+_LONG = re.compile(r"[A-Za-z0-9_-]+")
 # A password or token that is called so: the value, in quotation marks or alone after the sign; and what it is called.
-_NAMES = (b"passw", b"passphrase", b"api", b"secret", b"token")
+_NAMES = ("passw", "passphrase", "api", "secret", "token")
+_CHARACTERS = re.compile(r"[A-Za-z0-9+/_!@#$%^&*.~=-]+")  # that values are made of
 _VALUE = re.compile(r"[:=]\s{0,3}([\"']?)([A-Za-z0-9+/_!@#$%^&*.~=-]{12,128})\1(?![A-Za-z0-9(\[.])")
 _SECRET = re.compile(
     r"(?i)(?:passw(?:or)?d|passphrase|api[_-]?key|secret(?:[_-]?(?:access[_-]?)?key)?|token)[\"']?\s{0,3}$"
 )
 
 
-def _keys(text: str, data: bytes) -> Iterator[Span]:
-    underscore = b"_" in data  # most prose has none
+def _keys(text: str, places: Places) -> Iterator[Span]:
+    if "-----BEGIN" in text:
+        yield from ((*found.span(), "key") for found in _PEM.finditer(text))
+    long = " ".join(found[0] for found in _matches(_LONG, text, places.keys))
     for prefix, pattern in _KEYS:
-        if (underscore or not prefix.endswith(b"_")) and prefix in data:
+        if prefix in long:
             yield from ((*found.span(), "key") for found in pattern.finditer(text))
-    small = data.lower()
-    if not any(name in small for name in _NAMES):
+    # A value has digits among its 12 to 128 characters, and shortly before it what it is called.
+    for run in _matches(_CHARACTERS, text, places.values):
+        near = text[max(0, run.start() - 200) : run.end()].lower()
+        if any(name in near for name in _NAMES):
+            break
+    else:
         return
     for found in _VALUE.finditer(text):
         if _random(found[2]) and _SECRET.search(text, max(0, found.start() - 30), found.start()):
@@ -197,8 +273,8 @@ _CALLED = re.compile(
 )  # fmt: skip
 
 
-def _numbers(text: str) -> Iterator[Span]:
-    for run in _RUN.finditer(text):
+def _numbers(text: str, places: list[int]) -> Iterator[Span]:
+    for run in _matches(_RUN, text, places):
         yield from _in_window(text, *run.span())
     for colons in _COLONS.finditer(text):
         for found in _IPV6.finditer(text, max(0, colons.start() - 5), colons.end() + 40):

@@ -11,9 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import accumulate, pairwise, repeat
+from operator import itemgetter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crystalline.corpus.clean.words import Counts, Hashes, Words, runs
 
@@ -79,7 +81,9 @@ _SHORT_LINE = 30  # characters
 _LONG_ARTICLE = 20_000  # characters
 _LONG_NOTICE = 150  # words; a page with more of them has something else to say
 _BULLETS = ("•", "‣", "▪", "●", "○", "■", "- ", "* ", "– ", "·")
-_SENTENCE_ENDS = (".", "!", "?", '"', "'", "”", "’", "»", ")", "…", ":", "。", "！", "？", "」", "』", "।", "؟", "۔")
+_BULLET_SIGNS = frozenset(bullet[0] for bullet in _BULLETS)
+_SENTENCE_ENDS = frozenset(".!?\"'”’»)…:。！？」』।؟۔")
+_LAST = itemgetter(-1)
 
 
 def _any_of(*patterns: str) -> re.Pattern[str]:
@@ -131,9 +135,10 @@ def faults(
                 reason = "symbols"
             reason = reason or _wrong_words(text, data[i], pieces[i], counts[i], sizes[i], rule, languages[i])
             reason = reason or _wrong_lines(text, rule)
-            suspect = any(frequent[i] > limit * sizes[i] for _, limit in rule.frequent)
-            suspect = suspect or any(repeated[i] > limit * sizes[i] for _, limit in rule.repeated)
-            if not reason and suspect and _repeats(*found.one(i), rule):
+            if not reason and (
+                (_beyond(frequent[i], sizes[i], rule.frequent) and _says_often(*found.one(i), rule))
+                or (_beyond(repeated[i], sizes[i], rule.repeated) and _says_again(*found.one(i), rule))
+            ):
                 reason = "repetition"
         reasons.append(reason)
     return reasons
@@ -186,11 +191,12 @@ def _wrong_lines(text: str, rules: Rules) -> str:
         twice = sum(sizes) - sum(map(len, different))
         if count - len(different) > rules.same_lines * count or twice > rules.same_line_characters * len(text):
             return "repeated lines"
-    if sum(map(str.startswith, lines, repeat(_BULLETS))) > rules.bullets * count:
+    items = [line for line in lines if line[0] in _BULLET_SIGNS]
+    if sum(map(str.startswith, items, repeat(_BULLETS))) > rules.bullets * count:
         return "only a list"
     if sum(map(str.endswith, lines, repeat(("…", "...")))) > rules.ellipses * count:
         return "cut-off lines"
-    if sum(map(str.endswith, lines, repeat(_SENTENCE_ENDS))) < rules.sentences * count:
+    if sum(map(_SENTENCE_ENDS.__contains__, map(_LAST, lines))) < rules.sentences * count:
         return "no sentences"
     if sum(map(_SHORT_LINE.__gt__, sizes)) > rules.short_lines * count:
         return "short lines"
@@ -200,15 +206,14 @@ def _wrong_lines(text: str, rules: Rules) -> str:
 def _pieces(data: Sequence[bytes]) -> list[int]:
     """How many pieces white space cuts each document into."""
     ink = np.frombuffer(b" " + b" ".join([*data, b""]), np.uint8) > 32
-    starts = np.zeros(len(ink), np.int64)
-    np.cumsum(ink[1:] & ~ink[:-1], out=starts[1:])
-    borders = np.cumsum([0, *(len(document) + 1 for document in data)])
-    return np.diff(starts[borders]).tolist()  # type: ignore[no-any-return]
+    starts = ink[1:] & ~ink[:-1]
+    borders = [0, *accumulate(len(document) + 1 for document in data)]
+    return [int(np.count_nonzero(starts[start:end])) for start, end in pairwise(borders)]
 
 
 def _suspicion(found: Words) -> tuple[list[int], list[int]]:
-    """For each document no less than (the bytes that its most frequent run of up to four words takes, the bytes in
-    runs of five words or more that were there before)."""
+    """For each document (no less than the bytes that its most frequent run of up to four words takes, the bytes in
+    runs of five words that were there before)."""
     documents = len(found.first) - 1
     if len(found.hashes) < 5:
         everything = found.sums(found.lengths).tolist()
@@ -226,11 +231,20 @@ def _suspicion(found: Words) -> tuple[list[int], list[int]]:
     sizes[:-2] = (counts * (counts > 1)) * (sizes[:-2] - ends[:-2])
     frequent = np.maximum.reduceat(sizes, np.minimum(found.first[:-1], len(own)))
     frequent[np.diff(found.first) == 0] = 0
-    return frequent.tolist(), found.sums(_said_before(runs(own, 5), found.lengths, 5)).tolist()
+    # A run of five words was only there before if its four pairs were.
+    both = counts[:-1] > 1
+    both &= counts[1:] > 1
+    places = np.flatnonzero(both[:-2] & both[2:])
+    repeated = places[_again(runs(own, 5)[places])]
+    return frequent.tolist(), found.sums(_bytes_in(repeated, found.lengths, 5)).tolist()
 
 
-def _repeats(hashes: Hashes, lengths: Counts, rules: Rules) -> bool:
-    """Whether one run of words takes too much of the text, or too much of it was said before."""
+def _beyond(part: int, whole: int, limits: tuple[tuple[int, float], ...]) -> bool:
+    return any(part > limit * whole for _, limit in limits)
+
+
+def _says_often(hashes: Hashes, lengths: Counts, rules: Rules) -> bool:
+    """Whether one run of words takes too much of the text."""
     total = int(lengths.sum())
     ends = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=ends[1:])
@@ -239,33 +253,42 @@ def _repeats(hashes: Hashes, lengths: Counts, rules: Rules) -> bool:
         size = ends[place + n] - ends[place]
         if int((count * size)[count > 1].max(initial=0)) > limit * total:
             return True
-    covered = total
+    return False
+
+
+def _says_again(hashes: Hashes, lengths: Counts, rules: Rules) -> bool:
+    """Whether too much of the text was said before."""
+    total = covered = int(lengths.sum())
     for n, limit in sorted(rules.repeated):  # longer runs that were there before lie in shorter ones that were
         if covered > min(limit for m, limit in rules.repeated if m >= n) * total:
-            covered = int(_said_before(runs(hashes, n), lengths, n).sum())
+            covered = int(_bytes_in(np.flatnonzero(_again(runs(hashes, n))), lengths, n).sum())
             if covered > limit * total:
                 return True
     return False
 
 
-def _said_before(found: Hashes, lengths: Counts, n: int) -> Counts:
-    """The bytes of each word that lies in a run of n words which occurred earlier; 0 for the others."""
+def _bytes_in(places: Counts, lengths: Counts, n: int) -> Counts:
+    """The bytes of each word that lies in one of the runs of n words which begin at `places`; 0 for the others."""
     change = np.zeros(len(lengths) + 1, np.int32)
-    if len(found):
-        places, boxes = np.arange(len(found), dtype=np.int32), _boxes(found, 16)
-        first = np.empty(int(boxes.max()) + 1, np.int32)  # small, for the processor's cache
-        first[boxes[::-1]] = places[
-            ::-1
-        ]  # of several in one box the last that is written stays: the first in the text
-        first = first[boxes]
-        same = found[first] == found
-        again = same & (first != places)
-        others = np.flatnonzero(~same)  # a few share a box with another run
-        if len(others):
-            again[np.delete(others, np.unique(found[others], return_index=True)[1])] = True
-        change[: len(found)] += again
-        change[n : n + len(found)] -= again
+    change[places] += 1
+    change[places + n] -= 1
     return np.where(np.cumsum(change[:-1]) > 0, lengths, 0)
+
+
+def _again(found: Hashes) -> NDArray[np.bool_]:
+    """Which of these were there before, each seen from its place."""
+    if not len(found):
+        return np.zeros(0, bool)
+    places, boxes = np.arange(len(found), dtype=np.int32), _boxes(found, 16)
+    first = np.empty(int(boxes.max()) + 1, np.int32)  # small, for the processor's cache
+    first[boxes[::-1]] = places[::-1]  # of several in one box the last that is written stays: the first in the text
+    first = first[boxes]
+    same = found[first] == found
+    again: NDArray[np.bool_] = same & (first != places)
+    others = np.flatnonzero(~same)  # a few share a box with another run
+    if len(others):
+        again[np.delete(others, np.unique(found[others], return_index=True)[1])] = True
+    return again
 
 
 def _boxes(found: Hashes, times: int) -> Counts:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from crystalline.corpus.crawl import reading, robots, scope, urls
-from crystalline.corpus.crawl.frontier import (
+from crystalline.corpus.crawl.outcomes import (
     Claim,
     Failure,
     Gone,

@@ -29,7 +29,8 @@ from scrapy.http import Response
 from crystalline.corpus.crawl import urls
 from crystalline.corpus.crawl.addresses import Resolver
 from crystalline.corpus.crawl.answers import Answer, meaning, wanted_by_header
-from crystalline.corpus.crawl.frontier import Claim, Failure, Frontier, Outcome, Skip, Wait
+from crystalline.corpus.crawl.frontier import Frontier
+from crystalline.corpus.crawl.outcomes import Claim, Failure, Outcome, Skip, Wait
 from crystalline.corpus.crawl.scope import PRIVATE
 from crystalline.settings import Crawl
 

@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from crystalline.corpus.crawl.frontier import STATES, Frontier, in_use
+from crystalline.corpus.crawl.frontier import STATES, Frontier
 from crystalline.corpus.crawl.scope import BLOCKED
+from crystalline.corpus.crawl.slots import in_use
 
 RATE_SECONDS = 30.0  # over which the rate is measured
 

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from crystalline.corpus.crawl.frontier import Frontier, reporting
+from crystalline.corpus.crawl.database import reporting
+from crystalline.corpus.crawl.frontier import Frontier
 from crystalline.corpus.crawl.scope import BLOCKED
 from crystalline.errors import UserError
 

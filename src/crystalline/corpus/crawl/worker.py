@@ -20,8 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crystalline.corpus.crawl.frontier import SLOTS, Frontier, Slot, reporting
+from crystalline.corpus.crawl import orders
+from crystalline.corpus.crawl.database import reporting
+from crystalline.corpus.crawl.frontier import Frontier
 from crystalline.corpus.crawl.robots import product_token
+from crystalline.corpus.crawl.slots import SLOTS, Slot
 from crystalline.errors import UserError
 from crystalline.settings import Crawl
 
@@ -53,7 +56,7 @@ def work(order: Order, stopped: Callable[[], bool]) -> dict[str, Any]:
         frontier = Frontier(folder, create=not order.join, slot=slot.number)
         frontier.release_dead(mine=True)
         if order.join:
-            frontier.add(order.starts)
+            orders.add(frontier, order.starts)
         else:
             settings = Crawl.model_validate(order.settings)
             frontier.begin(order.starts, settings, product_token(order.user_agent), order.again, order.retry)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from crystalline.corpus.decoding import UTF8, NotText, encoding_of, pieces
+from crystalline.corpus.decoding import UTF8, Content, NotText, encoding_of, pieces
 from crystalline.corpus.extract import child, formats, sniff
-from crystalline.corpus.extract.item import Extracted, Kind, Raw
+from crystalline.corpus.extract.item import HEAD, Extracted, Kind, Raw
 from crystalline.corpus.files import Skipped
 from crystalline.errors import UserError
 from crystalline.settings import Extract
@@ -28,8 +28,9 @@ def extract(raw: Raw, settings: Extract) -> Iterator[Extracted | Skipped]:
     """
     try:
         head = raw.head()
+        content = head if len(head) < HEAD else raw.content  # a small file is opened once only
         format = sniff.format_of(head, raw.source, raw.media_type)
-        encoding = encoding_of(raw.content, raw.encoding) if format in formats.STREAMS else ""
+        encoding = encoding_of(content, raw.encoding) if format in formats.STREAMS else ""
         if sniff.is_damaged(raw.source, encoding or UTF8):
             raise NotText("broken", "not of the format that it is called by")
     except NotText as reason:
@@ -40,18 +41,18 @@ def extract(raw: Raw, settings: Extract) -> Iterator[Extracted | Skipped]:
         if not encoding:
             yield from child.extract(raw, format, settings)
             return
-        text = formats.STREAMS[format](_unchanged(raw, encoding), head, raw.source, settings)
+        text = formats.STREAMS[format](_unchanged(raw.source, content, encoding), head, raw.source, settings)
         told = {"format": format, "encoding": "utf-8" if encoding == UTF8 else encoding}
         yield Extracted(raw.source, text.pieces, text.kind, told | text.metadata)
 
 
-def _unchanged(raw: Raw, encoding: str) -> Iterator[str]:
+def _unchanged(source: str, content: Content, encoding: str) -> Iterator[str]:
     """The text of a file that could be read in whole a moment ago."""
     try:
-        yield from pieces(raw.content, encoding)
+        yield from pieces(content, encoding)
     except (UnicodeError, OSError) as error:
         raise UserError(
             "could not read the text",
-            f"{raw.source} changed while it was being read: {error}",
+            f"{source} changed while it was being read: {error}",
             "give the same command again when no program writes to it, or leave it out with corpus.exclude",
         ) from error

@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from crystalline.corpus.decoding import NotText
+from crystalline.corpus.decoding import NotText, opened
 
 HEAD = 16_384  # bytes of a file from which its format is told
 
@@ -39,9 +39,7 @@ class Raw:
 
     def head(self) -> bytes:
         """The first 16 kB. Raises OSError."""
-        if self.path is None:
-            return (self.data or b"")[:HEAD]
-        with open(self.path, "rb") as file:
+        with opened(self.content) as file:
             return file.read(HEAD)
 
 

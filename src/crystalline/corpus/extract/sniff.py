@@ -6,7 +6,6 @@ A name is never believed against the content: a PDF called photo.png is a PDF, a
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
 
 from crystalline.corpus.decoding import MARKS, UTF8
 from crystalline.corpus.extract.item import Kind
@@ -142,7 +141,8 @@ def extension_of(name: str) -> str:
     """ "pdf" of "a/b.PDF", of "mail.zip!c.pdf", and of "https://example.org/d.pdf?e=f"; "" when there is none."""
     if "://" in name:
         name = re.split(r"[?#]", name)[0]
-    return PurePosixPath(re.split(r"[/!\\]", name)[-1]).suffix[1:].lower()
+    stem, _, ending = re.split(r"[/!\\]", name)[-1].rpartition(".")
+    return ending.lower() if stem else ""  # ".profile" has none
 
 
 def _by_magic(head: bytes) -> str:
