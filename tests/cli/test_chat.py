@@ -43,6 +43,7 @@ def test_every_setting_has_a_command(chat):
     values = {
         "temperature": "0.25", "top_k": "7", "top_p": "0.5", "min_p": "0.01", "repetition_penalty": "1.5",
         "lattice": "9", "lattice_weights": "0.1 0.2 0.7", "seed": "11", "tokens": "3", "system": "a text",
+        "precision": "int8",
     }  # fmt: skip
     out, err = chat(*(f"/{name} {value}" for name, value in values.items()), r"/stop \n", '/stop "a b"', "/settings")
     assert err == ""
@@ -71,6 +72,7 @@ def test_flags_are_where_settings_begin(chat):
         ("/lattice_weights 1 2", "three numbers"),
         ("/lattice_weights 0 0 0", ""),
         ("/set speed 3", "no setting 'speed'"),
+        ("/precision fp8", "fp32, bf16, int8"),
         ("/temprature 1", "did you mean 'temperature'"),
         ("/load nothing", "no conversation"),
         ("/save ../x", "cannot name"),

@@ -152,6 +152,7 @@ def test_speed_is_told_to_who_asks(tiny_run, cllm):
         (["-p", "x", "--greedy", "--temperature", "0.5"], "--greedy"),
         (["-p", "x", "--beams", "2", "--temperature", "0.5", "--seed", "1"], "--temperature, --seed"),
         (["-p", "x", "--beams", "2", "--greedy"], "--greedy"),
+        (["-p", "x", "--beams", "2", "--top-k", "0"], "--top-k"),
         (["-p", "x", "--beams", "2", "--samples", "3"], "--beams 3"),
         (["-p", "x", "--beams", "2", "--json", "--logprobs", "1"], "--logprobs"),
         (["-p", "x", "--length-penalty", "1"], "--beams"),
@@ -181,6 +182,7 @@ def test_flags_that_make_no_sense_are_told(tiny_run, cllm, prompts, flags, words
         ('{"prompt": "a"}\n\n{"prompt": 5}\n', "p.txt", "line 3"),
         ('{"prompt": "a"\n', "p.jsonl", "line 1"),
         ('{"text": "a"}\n', "p.jsonl", "line 1"),
+        ('{"prompt": "a"}\n{"prompt": "a \\ud800"}\n', "p.jsonl", "line 2"),
     ],
 )
 def test_a_file_that_holds_no_prompts_is_told(tiny_run, cllm, prompts, content, name, words):
@@ -197,3 +199,10 @@ def test_files_that_cannot_be_read_or_written_are_told(tiny_run, cllm, tmp_path)
     code, _, err = cllm("generate", tiny_run, "-p", "x", "-n", "2", "--out", tmp_path / "none" / "out.txt")
     assert code == EXIT_SYSTEM
     assert "out.txt" in err
+
+
+def test_the_precisions_of_the_flag_are_those_of_the_decoder():
+    from crystalline.cli import common
+    from crystalline.model import decoder
+
+    assert common.PRECISIONS == decoder.PRECISIONS

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     folder = RunFolder.open(args.run)
     conversation = Conversation.open(folder, args.name)
     model = load(args.run, args.precision)
-    common.sampling(args, model)  # tells what cannot be used before anything else is said
+    model.neighbours(common.sampling(args, model))  # tells what cannot be used before anything else is said
     if args.system is not None:
         conversation.say_before(args.system)
     if not args.quiet:
@@ -172,6 +172,8 @@ class Chat:
             try:
                 self.settings[name] = {**SETTINGS, **OTHERS}[name](text)
                 self.model.neighbours(self.how)
+                if name == "precision":
+                    self.model.compute_in(text)
             except (ValueError, argparse.ArgumentTypeError) as error:
                 raise UserError(
                     f"could not set {name} to '{text}'", str(error), f"/{name} shows what it is"
@@ -186,6 +188,8 @@ class Chat:
             return self.conversation.system or "none"
         if name == "stop":
             return "  ".join(map(json.dumps, self.settings["stop"])) or "none"
+        if name == "precision":
+            return self.model.decoder.precision
         if name == "tokens":
             return str(self.settings.get("tokens", self.model.defaults.max_tokens))
         value = getattr(self.how, name)
@@ -263,6 +267,12 @@ def _number(text: str) -> float:
         raise ValueError("it is no number") from None
 
 
+def _precision(text: str) -> str:
+    if text not in common.PRECISIONS:
+        raise ValueError(f"it is none of {', '.join(common.PRECISIONS)}")
+    return text
+
+
 def _three(text: str) -> tuple[float, ...]:
     values = tuple(map(_number, text.split()))
     if len(values) != 3:
@@ -289,7 +299,12 @@ SETTINGS: dict[str, Callable[[str], Any]] = {
     "lattice_weights": _three,
     "seed": common.whole(0),
 }
-OTHERS: dict[str, Callable[[str], Any]] = {"tokens": common.whole(1), "stop": str, "system": str}
+OTHERS: dict[str, Callable[[str], Any]] = {
+    "tokens": common.whole(1),
+    "stop": str,
+    "system": str,
+    "precision": _precision,
+}
 COMMANDS: dict[str, tuple[Callable[[Chat, str], None], str]] = {
     "new": (Chat._new, "forget the turns; the system text stays"),
     "undo": (Chat._undo, "take the last turn back"),

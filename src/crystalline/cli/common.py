@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from crystalline.training.loop import Trainer
     from crystalline.training.plan import Plan
 
+PRECISIONS = ("fp32", "bf16", "int8")  # of model/decoder.py, which would import torch
+
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="the run folder")
@@ -131,9 +133,7 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--precision", choices=("fp32", "bf16", "int8"), help="of the weights; default: the one of the training"
-    )
+    parser.add_argument("--precision", choices=PRECISIONS, help="of the weights; default: the one of the training")
 
 
 def stop_text(text: str) -> str:

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -71,11 +72,11 @@ def run(args: argparse.Namespace) -> int:
 
     model = load(args.run, args.precision)
     log.debug("loaded in %.2f s", time.perf_counter() - began)
-    if len(prompts) == 1 and args.samples == 1 and not (args.beams or args.out or _as_json(args)):
+    several, shown = args.prompts is not None or args.samples > 1, not (args.out or args.json)
+    if shown and not several and not args.beams:
         _stream(args, model, prompts[0])
         return EXIT_OK
     began, results = time.perf_counter(), []
-    several, shown = args.prompts is not None or args.samples > 1, not (args.out or args.json)
     for result in _beams(args, model, prompts) if args.beams else _samples(args, model, prompts):
         results.append(result)
         if shown:
@@ -176,27 +177,22 @@ def _told(result: dict[str, Any], args: argparse.Namespace, several: bool) -> st
     """A result as a person reads it; one of several has a heading."""
     from crystalline.model.generation import visible
 
-    text = (result["prompt"] if args.echo else "") + result["text"]
-    text = visible(text) if args.out is None and sys.stdout.isatty() else text
-    if not several:
-        return text
-    heading = (
-        [result["prompt"] if len(result["prompt"]) <= 40 else result["prompt"][:39] + "…"] if args.prompts else []
-    )
-    heading = [json.dumps(each, ensure_ascii=False) for each in heading]
-    if "beam" in result:
-        heading.append(f"beam {result['beam']}, score {result['score']:.4f}")
-    elif args.samples > 1:
-        heading.append(f"seed {result['seed']}")
-    return f"--- {', '.join(heading)} ---\n{text}"
+    prompt = result["prompt"]
+    text = (prompt if args.echo else "") + result["text"]
+    if several:
+        heading = []
+        if args.prompts is not None:
+            heading.append(json.dumps(prompt if len(prompt) <= 40 else f"{prompt[:39]}…", ensure_ascii=False))
+        if "beam" in result:
+            heading.append(f"beam {result['beam']}, score {result['score']:.4f}")
+        elif args.samples > 1:
+            heading.append(f"seed {result['seed']}")
+        text = f"--- {', '.join(heading)} ---\n{text}"
+    return visible(text) if args.out is None and sys.stdout.isatty() else text
 
 
 def _likely(model: LanguageModel, token: int, log_probability: float) -> dict[str, Any]:
-    text = (
-        ""
-        if model.tokenizer.is_special(token)
-        else model.tokenizer.token_bytes(token).decode(errors="backslashreplace")
-    )
+    text = model.tokenizer.token_bytes(token).decode(errors="backslashreplace")
     return {"token": text, "id": token, "logprob": log_probability}
 
 
@@ -226,7 +222,11 @@ def _check(args: argparse.Namespace) -> None:
         if args.length_penalty is not None:
             refuse("could not use --length-penalty", "it is for beam search", "add --beams N, or leave it out")
         return
-    drawn = [f"--{name.replace('_', '-')}" for name in FREE if getattr(args, name) not in (None, False)]
+    drawn = [
+        f"--{name.replace('_', '-')}"
+        for name in FREE
+        if getattr(args, name) is not None and getattr(args, name) is not False
+    ]
     if drawn:
         refuse(f"could not use {', '.join(drawn)}", "a search with beams draws nothing", "leave it out, or --beams")
     if args.logprobs is not None:
@@ -270,7 +270,8 @@ def _prompt(line: str) -> str | None:
     except ValueError:
         return None
     prompt = value.get("prompt") if isinstance(value, dict) else None
-    return prompt if isinstance(prompt, str) else None
+    # JSON can write half a surrogate pair, which is no text.
+    return prompt if isinstance(prompt, str) and not re.search("[\ud800-\udfff]", prompt) else None
 
 
 def _penalty(text: str) -> float:

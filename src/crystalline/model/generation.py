@@ -126,6 +126,11 @@ class LanguageModel:
         """The network made ready to generate. Its one slot is nobody's: `fresh` gives slots to use."""
         return decoder(self.model, precision=self.precision)
 
+    def compute_in(self, precision: str) -> None:
+        """Let what is begun from now on be computed with matrices in another precision."""
+        self.precision = precision
+        self.__dict__.pop("decoder", None)
+
     def continuation(self, prompt: Sequence[int], how: Sampling) -> Continuation:
         """A text that begins with the tokens of `prompt`."""
         t, context = self.tokenizer, self.model.shape.context

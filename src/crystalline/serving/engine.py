@@ -67,8 +67,8 @@ class Job:
     """A prompt to be continued in `n` texts, with the seeds how.seed, how.seed + 1, ...
 
     deliver: is called in the engine's thread with each piece, or with what went wrong. deadline: by time.monotonic();
-    texts end then. in_parts: pieces come as soon as they are certain, else one at the end. echo: the prompt is part of
-    each text. alternatives: how many to tell with each token; None: nothing about tokens. presence, frequency: are
+    texts end then. in_parts: pieces come as soon as they are certain, else one at the end. echo: texts begin with the
+    prompt. alternatives: how many to tell with each token; None: nothing about tokens. presence, frequency: are
     subtracted from the logits of tokens that came, once and for each time. bias: added to the logits of tokens.
     """
 
