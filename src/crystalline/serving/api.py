@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from crystalline import __version__
-from crystalline.model.chat_text import END_OF_TURN, Answer, render
+from crystalline.model.chat_text import END_OF_TURN, render
 from crystalline.model.generation import LanguageModel
 from crystalline.model.sampling import Sampling
 from crystalline.serving import bodies, refusals, schemas
-from crystalline.serving.engine import Full, Job, Piece, TokenFacts
+from crystalline.serving.answers import ChatAnswer, CompletionAnswer, answered
+from crystalline.serving.engine import Full, Job
 from crystalline.serving.exchange import Exchange, Gone
 from crystalline.serving.guards import Counted, Keys
 from crystalline.serving.metrics import CONTENT_TYPE, Metrics
 from crystalline.serving.models import Loaded, Models, ServedModel
-from crystalline.serving.refusals import Refusal, wrong
+from crystalline.serving.refusals import FAILED, Refusal, wrong
 from crystalline.serving.schemas import ChatRequest, CompletionRequest
 from crystalline.settings import Serving
-from crystalline.tokens.tokenizer import SPECIAL_TOKENS
 
-Reason = Literal["stop", "length"]
-DONE = "data: [DONE]\n\n"
-FAILED = Refusal(500, "the server failed; its log says how", "internal_error")
 REFUSALS = {400: "the request is wrong", 401: "no valid key", 404: "no such model or path", 405: "another method",
             408: "the body did not come", 413: "the body is too large", 415: "the body is not JSON",
             429: "too many texts wait", 503: "not ready, or too busy"}  # fmt: skip
@@ -104,8 +100,8 @@ def _add_routes(app: FastAPI, models: Models, settings: Serving, metrics: Metric
                 for number, prompt in enumerate(prompts)
             ]
 
-        answer = _CompletionAnswer(asked, _submit(served(asked.model), jobs, exchange, settings), exchange)
-        return await _answered(answer, exchange, bool(asked.stream))
+        answer = CompletionAnswer(asked, _submit(served(asked.model), jobs, exchange, settings), exchange)
+        return await answered(answer, exchange, bool(asked.stream))
 
     @app.post("/v1/chat/completions", response_model=schemas.ChatCompletion, openapi_extra=_body(ChatRequest))
     async def chat(request: Request) -> Response:
@@ -121,10 +117,10 @@ def _add_routes(app: FastAPI, models: Models, settings: Serving, metrics: Metric
             prompt = _tokens(text, loaded, settings, "messages")
             return [Job(prompt, deliver=exchange.deliver(0), alternatives=alternatives, **rest)]
 
-        answer = _ChatAnswer(asked, _submit(served(asked.model), jobs, exchange, settings), exchange)
-        return await _answered(answer, exchange, bool(asked.stream))
+        answer = ChatAnswer(asked, _submit(served(asked.model), jobs, exchange, settings), exchange)
+        return await answered(answer, exchange, bool(asked.stream))
 
-    @app.get("/health", response_model=schemas.Health)
+    @app.get("/health", response_model=schemas.Health, responses={503: {"model": schemas.Health}})
     async def health() -> Response:
         status: Literal["ok", "loading", "stopping"] = (
             "stopping" if models.leaving else "ok" if models.ready else "loading"
@@ -231,208 +227,6 @@ def _bias(given: dict[str, float], vocabulary: int) -> dict[int, float]:
         if not (token.isascii() and token.isdigit() and int(token[:20]) < vocabulary):
             raise wrong("logit_bias", f"its names are numbers of tokens, from 0 to {vocabulary - 1}")
     return {int(token): bias for token, bias in given.items()}
-
-
-# --- from pieces to an answer -----------------------------------------------------------------------------------
-
-
-class _AnswerInParts:
-    """What both kinds of answer have: who answers, and the counts of tokens."""
-
-    prefix: str
-
-    def __init__(self, asked: CompletionRequest | ChatRequest, loaded: Loaded, exchange: Exchange) -> None:
-        self.head: dict[str, Any] = {
-            "id": f"{self.prefix}-{secrets.token_hex(12)}",
-            "created": int(time.time()),
-            "model": asked.model,
-            "system_fingerprint": loaded.fingerprint,
-        }
-        self.with_usage = asked.with_usage
-        self.tokenizer = loaded.engine.model.tokenizer
-        self.count = sum(job.n for job in exchange.jobs)
-        self._prompt_tokens = sum(len(job.prompt) for job in exchange.jobs)
-        self._written = [0] * self.count
-
-    def note(self, index: int, piece: Piece) -> None:
-        """Count its tokens."""
-        self._written[index] = piece.tokens
-
-    def usage(self) -> schemas.Usage:
-        """So far."""
-        written = sum(self._written)
-        return schemas.Usage(
-            prompt_tokens=self._prompt_tokens, completion_tokens=written, total_tokens=self._prompt_tokens + written
-        )
-
-    def spelled(self, token: int) -> str:
-        """The text of a token; special ones by their names."""
-        t = self.tokenizer
-        return SPECIAL_TOKENS[token] if t.is_special(token) else schemas.spelled(t.token_bytes(token))
-
-    def beginnings(self) -> list[BaseModel]:
-        """What a stream begins with."""
-        return []
-
-    def part(self, index: int, piece: Piece) -> BaseModel | None:
-        """A part of a stream; None when there is nothing to tell yet."""
-        raise NotImplementedError
-
-    def last(self) -> BaseModel:
-        """The part of a stream with the counts."""
-        raise NotImplementedError
-
-    def whole(self, pieces: list[list[Piece]]) -> BaseModel:
-        """The answer at once, from the pieces of each text."""
-        raise NotImplementedError
-
-
-class _CompletionAnswer(_AnswerInParts):
-    prefix = "cmpl"
-
-    def __init__(self, asked: CompletionRequest, loaded: Loaded, exchange: Exchange) -> None:
-        super().__init__(asked, loaded, exchange)
-        self._tells = asked.logprobs is not None
-
-    def part(self, index: int, piece: Piece) -> BaseModel:
-        return schemas.Completion(**self.head, choices=[self._choice(index, [piece])])
-
-    def last(self) -> BaseModel:
-        return schemas.Completion(**self.head, choices=[], usage=self.usage())
-
-    def whole(self, pieces: list[list[Piece]]) -> BaseModel:
-        choices = [self._choice(index, each) for index, each in enumerate(pieces)]
-        return schemas.Completion(**self.head, choices=choices, usage=self.usage())
-
-    def _choice(self, index: int, pieces: list[Piece]) -> schemas.CompletionChoice:
-        return schemas.CompletionChoice(
-            index=index,
-            text="".join(piece.text for piece in pieces),
-            logprobs=self._logprobs([fact for piece in pieces for fact in piece.facts]) if self._tells else None,
-            finish_reason=_reason(pieces[-1]),
-        )
-
-    def _logprobs(self, facts: list[TokenFacts]) -> schemas.CompletionLogprobs:
-        names = [self.spelled(fact.token) for fact in facts]
-        return schemas.CompletionLogprobs(
-            tokens=names,
-            token_logprobs=[fact.log_probability for fact in facts],
-            # The token that came is always among them.
-            top_logprobs=[
-                {self.spelled(token): value for token, value in fact.alternatives} | {name: fact.log_probability}
-                for name, fact in zip(names, facts, strict=True)
-            ],
-            text_offset=[fact.offset for fact in facts],
-        )
-
-
-class _ChatAnswer(_AnswerInParts):
-    prefix = "chatcmpl"
-
-    def __init__(self, asked: ChatRequest, loaded: Loaded, exchange: Exchange) -> None:
-        super().__init__(asked, loaded, exchange)
-        self._tells = bool(asked.logprobs)
-        self._answers = [Answer() for _ in range(self.count)]
-
-    def beginnings(self) -> list[BaseModel]:
-        return [self._chunk(index, {"role": "assistant", "content": ""}) for index in range(self.count)]
-
-    def part(self, index: int, piece: Piece) -> BaseModel | None:
-        text = self._answers[index].add(piece.text)
-        if not (text or piece.facts or piece.reason):
-            return None
-        return self._chunk(index, {"content": text} if text else {}, [piece])
-
-    def last(self) -> BaseModel:
-        return schemas.ChatChunk(**self.head, choices=[], usage=self.usage())
-
-    def whole(self, pieces: list[list[Piece]]) -> BaseModel:
-        choices = []
-        for index, each in enumerate(pieces):
-            text = "".join(self._answers[index].add(piece.text) for piece in each)
-            reason = _reason(each[-1])
-            assert reason is not None
-            choices.append(
-                schemas.ChatChoice(
-                    index=index,
-                    message=schemas.Answer(content=text),
-                    logprobs=self._logprobs(each),
-                    finish_reason=reason,
-                )
-            )
-        return schemas.ChatCompletion(**self.head, choices=choices, usage=self.usage())
-
-    def _chunk(self, index: int, delta: dict[str, str], pieces: Sequence[Piece] = ()) -> schemas.ChatChunk:
-        reason = _reason(pieces[-1]) if pieces else None
-        choice = schemas.ChatDeltaChoice(
-            index=index, delta=delta, logprobs=self._logprobs(pieces), finish_reason=reason
-        )
-        return schemas.ChatChunk(**self.head, choices=[choice])
-
-    def _logprobs(self, pieces: Sequence[Piece]) -> schemas.ChatLogprobs | None:
-        if not self._tells or not pieces:
-            return None
-        return schemas.ChatLogprobs(
-            content=[
-                schemas.ChosenLogprob(
-                    **self._likelihood(fact.token, fact.log_probability),
-                    top_logprobs=[schemas.TokenLogprob(**self._likelihood(*each)) for each in fact.alternatives],
-                )
-                for piece in pieces
-                for fact in piece.facts
-            ]
-        )
-
-    def _likelihood(self, token: int, value: float) -> dict[str, Any]:
-        return {"token": self.spelled(token), "logprob": value, "bytes": list(self.tokenizer.token_bytes(token))}
-
-
-def _reason(piece: Piece) -> Reason | None:
-    return {"stop": "stop", "length": "length"}.get(piece.reason)  # type: ignore[return-value]
-
-
-async def _answered(answer: _AnswerInParts, exchange: Exchange, as_stream: bool) -> Response:
-    pieces = exchange.pieces()
-    if not as_stream:
-        texts: list[list[Piece]] = [[] for _ in range(answer.count)]
-        async for index, piece in pieces:
-            texts[index].append(piece)
-            answer.note(index, piece)
-        return JSONResponse(answer.whole(texts).model_dump())
-    first = await anext(pieces)  # what goes wrong until here is an error of HTTP
-    return StreamingResponse(
-        _events(answer, first, pieces), media_type="text/event-stream",
-        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
-    )  # fmt: skip
-
-
-async def _events(
-    answer: _AnswerInParts, first: tuple[int, Piece], pieces: AsyncIterator[tuple[int, Piece]]
-) -> AsyncIterator[str]:
-    def event(part: BaseModel) -> str:
-        # Only where counts were asked for there is a field for them, empty but in the last part.
-        return f"data: {part.model_dump_json(exclude=None if answer.with_usage else {'usage'})}\n\n"
-
-    try:
-        for part in answer.beginnings():
-            yield event(part)
-        index, piece = first
-        while True:
-            answer.note(index, piece)
-            if (more := answer.part(index, piece)) is not None:
-                yield event(more)
-            try:
-                index, piece = await anext(pieces)
-            except StopAsyncIteration:
-                break
-        if answer.with_usage:
-            yield event(answer.last())
-        yield DONE
-    except Gone:
-        return
-    except Exception as error:  # too late for a status: the stream tells of it, as other servers' do
-        refusal = error if isinstance(error, Refusal) else FAILED
-        yield f"data: {json.dumps(refusal.body())}\n\n{DONE}"
 
 
 # --- errors, and the description of the interface -----------------------------------------------------------------

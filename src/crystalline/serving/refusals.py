@@ -49,3 +49,6 @@ def busy(message: str) -> Refusal:
 def not_now(message: str) -> Refusal:
     """The server cannot answer yet, or any more."""
     return Refusal(503, message, "unavailable", headers={"Retry-After": "1"})
+
+
+FAILED = Refusal(500, "the server failed; its log says how", "internal_error")
