@@ -34,6 +34,8 @@ from crystalline.settings import Serving
 REFUSALS = {400: "the request is wrong", 401: "no valid key", 404: "no such model or path", 405: "another method",
             408: "the body did not come", 413: "the body is too large", 415: "the body is not JSON",
             429: "too many texts wait", 503: "not ready, or too busy"}  # fmt: skip
+# An answer may also come as a stream of events.
+STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
 
 
 def make(models: Models, settings: Serving, metrics: Metrics, keys: Sequence[str] = ()) -> FastAPI:
@@ -81,7 +83,9 @@ def _add_routes(app: FastAPI, models: Models, settings: Serving, metrics: Metric
     async def show_model(name: str) -> schemas.ModelCard:
         return card(served(name))
 
-    @app.post("/v1/completions", response_model=schemas.Completion, openapi_extra=_body(CompletionRequest))
+    @app.post(
+        "/v1/completions", response_model=schemas.Completion, responses=STREAM, openapi_extra=_body(CompletionRequest)
+    )
     async def complete(request: Request) -> Response:
         asked = await bodies.read(request, CompletionRequest, settings.max_body_bytes)
         exchange = Exchange(request)
@@ -103,7 +107,12 @@ def _add_routes(app: FastAPI, models: Models, settings: Serving, metrics: Metric
         answer = CompletionAnswer(asked, _submit(served(asked.model), jobs, exchange, settings), exchange)
         return await answered(answer, exchange, bool(asked.stream))
 
-    @app.post("/v1/chat/completions", response_model=schemas.ChatCompletion, openapi_extra=_body(ChatRequest))
+    @app.post(
+        "/v1/chat/completions",
+        response_model=schemas.ChatCompletion,
+        responses=STREAM,
+        openapi_extra=_body(ChatRequest),
+    )
     async def chat(request: Request) -> Response:
         asked = await bodies.read(request, ChatRequest, settings.max_body_bytes)
         exchange = Exchange(request)
