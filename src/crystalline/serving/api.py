@@ -35,7 +35,7 @@ REFUSALS = {400: "the request is wrong", 401: "no valid key", 404: "no such mode
             408: "the body did not come", 413: "the body is too large", 415: "the body is not JSON",
             429: "too many texts wait", 503: "not ready, or too busy"}  # fmt: skip
 # An answer may also come as a stream of events.
-STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 
 
 def make(models: Models, settings: Serving, metrics: Metrics, keys: Sequence[str] = ()) -> FastAPI:
