@@ -56,6 +56,16 @@ class Command:
         self.kill(signal.SIGKILL)
         self.process.join()
 
+    @property
+    def said(self):
+        """Its standard output so far."""
+        return self._files[0].read_text("utf-8") if self._files[0].exists() else ""
+
+    @property
+    def complained(self):
+        """Its standard error so far."""
+        return self._files[1].read_text("utf-8") if self._files[1].exists() else ""
+
     def kill(self, number):
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)

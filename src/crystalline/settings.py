@@ -316,6 +316,36 @@ class Generation(Section):
     )
 
 
+def _as_list(value: Any) -> Any:
+    return [part.strip() for part in str(value).split(",") if part.strip()] if isinstance(value, str | int) else value
+
+
+class Serving(Section):
+    """How `cllm serve` answers. They are read when it starts, from the first model that it is given."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen at; 0.0.0.0: all of this machine")
+    port: int = Field(8080, ge=0, le=65535, description="0: any that is free")
+    keys: Annotated[list[str], BeforeValidator(_as_list)] = Field(
+        [], description="who has one of these may ask; none: everybody who reaches the port"
+    )
+    key_file: str = Field("", description="a file with more of them, one in a line")
+    cors: list[str] = Field([], description="web pages that may ask, such as http://localhost:3000; *: all")
+    slots: int = Field(8, ge=1, le=1024, description="texts that are written at the same time, of each model")
+    queue: int = Field(64, ge=0, le=1_000_000, description="texts that may wait for a slot; more are refused (429)")
+    timeout: float = Field(
+        300.0, gt=0, le=86_400, description="seconds for a request; a text that is not done by then ends there"
+    )
+    max_tokens: int = Field(4096, ge=1, description="longest answer that may be asked for")
+    max_body_bytes: int = Field(1_000_000, ge=1000, le=1_000_000_000, description="largest request (413)")
+    long_prompts: Literal["refuse", "cut"] = Field(
+        "refuse", description="a prompt that is longer than the context: refuse it (400), or use its last part"
+    )
+    reload_seconds: float = Field(
+        2.0, ge=0, le=86_400, description="how often to look for a newer checkpoint of the run; 0: never"
+    )
+    grace: float = Field(10.0, ge=0, le=3600, description="seconds that texts have to end when the server is stopped")
+
+
 class Settings(Section):
     """All sections."""
 
@@ -331,6 +361,7 @@ class Settings(Section):
     scheduler: Scheduler = Scheduler()
     checkpointing: Checkpointing = Checkpointing()
     generation: Generation = Generation()
+    serving: Serving = Serving()
 
 
 def load(

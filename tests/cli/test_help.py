@@ -16,7 +16,7 @@ from crystalline.cli.main import VERBS
 from crystalline.errors import EXIT_OK, EXIT_USAGE
 
 HEAVY = ["torch", "numpy", "pydantic", "tokenizers", "safetensors", "flint", "charset_normalizer", "scrapy", "lxml"]
-HEAVY += ["ftfy", "rensa"]
+HEAVY += ["ftfy", "rensa", "fastapi", "starlette", "uvicorn", "prometheus_client"]
 LOADED = """
 import json, sys
 from crystalline.cli.main import main

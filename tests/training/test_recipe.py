@@ -7,7 +7,7 @@ import torch
 
 from crystalline.errors import EXIT_USAGE, UserError
 from crystalline.model.shape import SIZES
-from crystalline.settings import Checkpointing, Model, Optimizer, Settings, Training
+from crystalline.settings import Checkpointing, Model, Optimizer, Serving, Settings, Training
 from crystalline.training import recipe as module
 from crystalline.training.recipe import FIXED, Recipe, check_same, settle, steps_for
 
@@ -21,6 +21,7 @@ STAY_OPEN = {
     ("training", "workers"),  # the weights do not depend on it
     ("checkpointing", "every_steps"),
     ("checkpointing", "keep_every"),
+    ("generation", "precision"),  # that of the training, whatever it was
     ("tokenizer", "vocabulary_size"),  # the text decides; shape.vocabulary has it
 }
 
@@ -150,7 +151,14 @@ def test_all_contradictions_are_listed():
 
 def test_every_setting_that_changes_the_weights_is_fixed():
     """Sections that only say when to look, save or speak are free; of the others all, or the free ones named here."""
-    free_sections = {"corpus", "crawl", "extract", "clean", "generation"}  # all but the last: see `Recipe.text`
+    free_sections = {
+        "corpus",
+        "crawl",
+        "extract",
+        "clean",
+        "generation",
+        "serving",
+    }  # all but the last two: `Recipe.text`
     free = {
         "steps", "tokens", "epochs", "minutes", "patience", "evaluate_every", "evaluate_tokens", "sample_every",
         "sample_prompt", "workers", "tensorboard",
@@ -159,6 +167,13 @@ def test_every_setting_that_changes_the_weights_is_fixed():
     assert set(Training.model_fields) == free | FIXED["training"]
     keeping = {"every_minutes", "every_steps", "keep", "keep_every", "keep_best"}
     assert set(Checkpointing.model_fields) == keeping | FIXED["checkpointing"]
+
+
+def test_a_checkpoint_holds_no_keys_of_a_server():
+    """It may be given away."""
+    recipe = settled(serving=Serving(keys=["secret"]))
+    assert "secret" not in str(recipe.to_json())
+    assert Recipe.from_json(recipe.to_json()).to_json() == recipe.to_json()
 
 
 def test_a_rollback_goes_back_a_number_of_steps_that_the_clock_has_no_part_in():

@@ -48,6 +48,7 @@ VERBS = {
     "chat": "talk to a model in the terminal",
     "export": "write a model for other programs: Hugging Face, llama.cpp (GGUF), or all of it in one file",
     "import": "make a run that starts from a model: a Hugging Face folder (Qwen3, Llama), or a .cllm file",
+    "serve": "answer other programs over HTTP, in the language of OpenAI's API",
     "models": "list the models below a folder",
     "hash": "print the SHA-256 of a model's weights",
     "lattice": "prime codes, families, neighbours and a map of tokens; numbers",

