@@ -199,19 +199,25 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` atomically and durably."""
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A file to write that becomes `path` at once when it is on the disk, or leaves nothing."""
     part = _temporary(path)
     try:
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
+        yield part
+        with open(part, "rb") as file:
             os.fsync(file.fileno())
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` atomically and durably."""
+    with _replacing(path) as part:
+        part.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -288,16 +294,8 @@ def new_folder(path: Path) -> Iterator[Path]:
 def new_file(path: Path) -> Iterator[Path]:
     """Write a temporary file; on success it becomes `path` at once. Else as `new_folder`."""
     _remove_partial(path.parent, glob.escape(path.name))
-    part = _temporary(path)
-    try:
+    with _replacing(path) as part:
         yield part
-        with open(part, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
 
 
 # --- checksums ------------------------------------------------------------------------------------------

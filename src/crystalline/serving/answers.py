@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ Reason = Literal["stop", "length"]
 DONE = "data: [DONE]\n\n"
 
 
-class AnswerInParts:
+class AnswerInParts(ABC):
     """What both kinds of answer have: who answers, and the counts of tokens."""
 
     prefix: str
@@ -61,17 +62,17 @@ class AnswerInParts:
         """What a stream begins with."""
         return []
 
+    @abstractmethod
     def part(self, index: int, piece: Piece) -> BaseModel | None:
         """A part of a stream; None when there is nothing to tell yet."""
-        raise NotImplementedError
 
+    @abstractmethod
     def last(self) -> BaseModel:
         """The part of a stream with the counts."""
-        raise NotImplementedError
 
+    @abstractmethod
     def whole(self, pieces: list[list[Piece]]) -> BaseModel:
         """The answer at once, from the pieces of each text."""
-        raise NotImplementedError
 
 
 class CompletionAnswer(AnswerInParts):
